@@ -1,0 +1,44 @@
+"""What a dataset yields and what travels, unchanged, to the metric."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torchvision.tv_tensors import Image, Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """Where a sample came from, and the sizes needed to map a prediction back onto it.
+
+    Attributes:
+        path: File of the input.
+        original_size: ``(*space)`` of the file as it was read.
+        input_size: ``(*space)`` of the input after the transforms, before any padding.
+    """
+
+    path: str
+    original_size: tuple[int, ...]
+    input_size: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SegTarget:
+    """Ground truth of segmentation: ``mask`` is ``(H, W)``, class indices and the ignored id."""
+
+    mask: Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One input with its truth.
+
+    Attributes:
+        image: ``(C, H, W)`` uint8 as decoded; the preprocessor normalises on the device.
+        target: The dataclass of the task, or None when only predicting.
+        meta: Origin and sizes.
+    """
+
+    image: Image | Tensor
+    target: Any
+    meta: Meta

@@ -1,0 +1,32 @@
+"""Install with ``pip install -e .``. Tool settings live in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+TEST = ["pytest>=8", "pytest-timeout>=2.3", "transformers>=5.0"]
+
+setup(
+    name="densevit",
+    version="0.1.0",
+    description="Dense prediction with interchangeable vision backbones",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["densevit", "densevit.*"]),
+    package_data={"densevit": ["py.typed"]},
+    python_requires=">=3.10",
+    install_requires=[
+        "torch>=2.10",
+        "torchvision>=0.25",  # the release made for torch 2.10
+        "mmengine>=0.10.7",
+        "mmcv-lite>=2.2",  # imports as mmcv, needs no compiler
+        "numpy>=2",
+        "pillow>=11",
+        "matplotlib>=3.9",
+        "rich>=13.7",
+        "safetensors>=0.4.5",
+        "tensorboard>=2.18",
+    ],
+    extras_require={"test": TEST, "dev": [*TEST, "mypy>=1.13", "pre-commit>=4", "ruff>=0.8"]},
+)

@@ -1,0 +1,113 @@
+"""Registries. Nothing is imported until the first look-up, which imports the locations.
+
+mmengine's registries fall back to importing any dotted path, so that ``type="subprocess.check_output"`` in
+a config runs a command. Ours build registered names only, and the guards below do the same for the
+registries of mmengine that we do not extend.
+"""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from mmengine import registry as root
+
+from densevit.errors import ConfigError
+
+_TASKS = ["densevit.tasks.segmentation"]
+
+
+class Registry(root.Registry):
+    """Names to classes, in one flat scope. Names that mmengine registers for the same purpose are found too."""
+
+    def __init__(self, name: str, locations: Iterable[str] = (), parent: root.Registry | None = None) -> None:
+        super().__init__(name, parent=parent, scope="densevit", locations=list(locations))
+
+    def get(self, key: str) -> Callable[..., Any]:
+        """Return what ``key`` names.
+
+        Raises:
+            ConfigError: The name is not registered; the nearest one is suggested.
+        """
+        names = self._names()
+        if key not in names:
+            raise ConfigError(f"{key!r} is not a registered {self.name}.{suggestion(key, names)}")
+        return names[key]
+
+    def build(self, cfg: Mapping[str, Any], default_args: Mapping[str, Any] | None = None) -> Any:
+        """Construct what ``cfg["type"]`` names with the other items; ``default_args`` come before those.
+
+        Raises:
+            ConfigError: No "type", an unknown name, or a key that the constructor does not take.
+        """
+        self.check(cfg)
+        args = {**(default_args or {}), **cfg}
+        return self._target(args.pop("type"))(**args)
+
+    def check(self, cfg: Mapping[str, Any]) -> None:
+        """Raise what `build` would raise for wrong names and keys, without constructing anything."""
+        if not isinstance(cfg, Mapping) or "type" not in cfg:
+            raise ConfigError(f'a {self.name} is configured by a dict with the key "type", not by {cfg!r}')
+        known = accepted_keys(self._target(cfg["type"]))
+        for key in cfg.keys() - {"type"}:
+            if known is not None and key not in known:
+                raise ConfigError(f"{self.name} {cfg['type']!r} takes no {key!r}.{suggestion(key, known)}")
+
+    def names(self) -> list[str]:
+        """Return the registered names, sorted."""
+        return sorted(self._names())
+
+    def _target(self, kind: Any) -> Callable[..., Any]:
+        return self.get(kind) if isinstance(kind, str) else kind
+
+    def _names(self) -> dict[str, Callable[..., Any]]:
+        self.import_from_location()
+        inherited = self.parent.module_dict if self.parent is not None else {}
+        return {**inherited, **self.module_dict}
+
+
+def accepted_keys(target: Callable[..., Any]) -> set[str] | None:
+    """Return the keyword arguments of ``target``, or None if it takes any.
+
+    A variant function such as ``mit_b0(**options) -> MiT`` takes what the class it returns takes.
+    """
+    signature = inspect.signature(target)
+    named = {p.name for p in signature.parameters.values() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+    if all(p.kind is not p.VAR_KEYWORD for p in signature.parameters.values()):
+        return named
+    made = signature.return_annotation
+    if inspect.isfunction(target) and inspect.isclass(made) and made is not inspect.Signature.empty:
+        beyond = accepted_keys(made)
+        return None if beyond is None else named | beyond
+    return None
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Return " Did you mean ...?" or the list of what is known, as the end of an error message."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    if near:
+        return " Did you mean " + " or ".join(repr(n) for n in near) + "?"
+    return f" Known: {', '.join(known)}." if known else " None is known here."
+
+
+BACKBONES = Registry("backbone", ["densevit.backbones"])
+NECKS = Registry("neck", ["densevit.necks"])
+HEADS = Registry("head", _TASKS)
+MODELS = Registry("model", ["densevit.model", "densevit.preprocess", *_TASKS], parent=root.MODELS)
+DATASETS = Registry("dataset", _TASKS, parent=root.DATASETS)
+TRANSFORMS = Registry("transform", ["densevit.data.transforms"], parent=root.TRANSFORMS)
+METRICS = Registry("metric", _TASKS, parent=root.METRICS)
+HOOKS = Registry("hook", ["densevit.engine.hooks"], parent=root.HOOKS)
+
+# Guards: what mmengine registers, without its dotted-path fall-back.
+OPTIMIZERS = Registry("optimizer", parent=root.OPTIMIZERS)
+OPTIM_WRAPPERS = Registry("optimizer wrapper", parent=root.OPTIM_WRAPPERS)
+OPTIM_WRAPPER_CONSTRUCTORS = Registry("optimizer wrapper constructor", parent=root.OPTIM_WRAPPER_CONSTRUCTORS)
+PARAM_SCHEDULERS = Registry("parameter scheduler", parent=root.PARAM_SCHEDULERS)
+VISUALIZERS = Registry("visualizer", parent=root.VISUALIZERS)
+VISBACKENDS = Registry("visualizer backend", parent=root.VISBACKENDS)
+LOOPS = Registry("loop", parent=root.LOOPS)
+LOG_PROCESSORS = Registry("log processor", parent=root.LOG_PROCESSORS)
+EVALUATORS = Registry("evaluator", parent=root.EVALUATOR)
+MODEL_WRAPPERS = Registry("model wrapper", parent=root.MODEL_WRAPPERS)

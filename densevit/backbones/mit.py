@@ -1,0 +1,171 @@
+"""Mix Transformer (MiT), the backbone of SegFormer.
+
+Paper: https://arxiv.org/abs/2105.15203
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from densevit.errors import ConfigError
+from densevit.features import Backbone, Features, FeatureSpec
+from densevit.layers import (
+    DropPath,
+    MixFFN,
+    OverlapPatchEmbed,
+    ReducedAttention,
+    drop_path_rates,
+    freeze,
+    init_weights,
+    to_map,
+)
+from densevit.registry import BACKBONES
+
+KERNELS = (7, 3, 3, 3)
+STRIDES = (4, 2, 2, 2)
+
+
+class MiTBlock(nn.Module):
+    """Attention to spatially reduced keys, then a feed-forward layer that sees the grid."""
+
+    def __init__(self, dim: int, num_heads: int, reduction: int, mlp_ratio: float, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = ReducedAttention(dim, num_heads, reduction)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = MixFFN(dim, int(dim * mlp_ratio))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, grid: Sequence[int]) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x), grid))
+        return x + self.drop_path(self.mlp(self.norm2(x), grid))
+
+
+@BACKBONES.register_module()
+class MiT(Backbone):
+    """Four stages with strides 4, 8, 16, 32. Parameters are named as in the official release.
+
+    Args:
+        dims: Channels of each stage.
+        depths: Blocks of each stage.
+        num_heads: Attention heads of each stage.
+        reductions: Factor per stage by which the grid of keys and values is shrunk.
+        mlp_ratio: Width of the feed-forward layers over that of the tokens.
+        drop_path: Rate of stochastic depth at the last block.
+        out_indices: Stages to return; those after the last of them are not built.
+        frozen_stages: Number of first stages that are not trained.
+
+    Raises:
+        ConfigError: Settings that contradict each other.
+    """
+
+    divisor = (32, 32)
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        dims: Sequence[int] = (32, 64, 160, 256),
+        depths: Sequence[int] = (2, 2, 2, 2),
+        num_heads: Sequence[int] = (1, 2, 5, 8),
+        reductions: Sequence[int] = (8, 4, 2, 1),
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.1,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = 0,
+    ) -> None:
+        super().__init__()
+        _check(dims, depths, num_heads, reductions, out_indices, frozen_stages)
+        self.in_channels = in_channels
+        self.out_indices = tuple(out_indices)
+        self.num_stages = max(out_indices) + 1
+        rates, channels = drop_path_rates(drop_path, depths), (in_channels, *dims)
+        for i in range(self.num_stages):
+            dim, n = dims[i], i + 1
+            blocks = [MiTBlock(dim, num_heads[i], reductions[i], mlp_ratio, rate) for rate in rates[i]]
+            self.add_module(f"patch_embed{n}", OverlapPatchEmbed(channels[i], dim, KERNELS[i], STRIDES[i]))
+            self.add_module(f"block{n}", nn.ModuleList(blocks))
+            self.add_module(f"norm{n}", nn.LayerNorm(dim, eps=1e-6))
+        self.specs = tuple(FeatureSpec(dims[i], (4 << i, 4 << i)) for i in out_indices)
+        self.apply(init_weights)
+        for i in range(frozen_stages):
+            for part in self._stage(i):
+                freeze(part)
+
+    def forward(self, x: Tensor) -> Features:
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f"expected images (N, {self.in_channels}, H, W), got {tuple(x.shape)}")
+        maps = []
+        for i in range(self.num_stages):
+            embed, blocks, norm = self._stage(i)
+            tokens, grid = embed(x)
+            for block in blocks:
+                tokens = block(tokens, grid)
+            x = to_map(norm(tokens), grid)
+            if i in self.out_indices:
+                maps.append(x)
+        return Features(tuple(maps))
+
+    def _stage(self, i: int) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
+        return getattr(self, f"patch_embed{i + 1}"), getattr(self, f"block{i + 1}"), getattr(self, f"norm{i + 1}")
+
+
+def _check(
+    dims: Sequence[int],
+    depths: Sequence[int],
+    num_heads: Sequence[int],
+    reductions: Sequence[int],
+    out_indices: Sequence[int],
+    frozen_stages: int,
+) -> None:
+    if not len(dims) == len(depths) == len(num_heads) == len(reductions) == len(STRIDES):
+        raise ConfigError(f"MiT has {len(STRIDES)} stages: give as many dims, depths, num_heads and reductions")
+    for dim, heads in zip(dims, num_heads, strict=True):
+        if dim % heads:
+            raise ConfigError(f"MiT cannot split {dim} channels into {heads} heads: num_heads must divide dims")
+    if not out_indices or list(out_indices) != sorted(set(out_indices) & set(range(len(dims)))):
+        raise ConfigError(f"out_indices of MiT must be increasing numbers from 0 to 3, not {tuple(out_indices)}")
+    if not 0 <= frozen_stages <= max(out_indices) + 1:
+        raise ConfigError(
+            f"frozen_stages of MiT is a number of stages, 0 to {max(out_indices) + 1}, not {frozen_stages}"
+        )
+
+
+@BACKBONES.register_module()
+def mit_b0(**options: Any) -> MiT:
+    """3.3M parameters."""
+    return MiT(**options)
+
+
+def _wide(depths: tuple[int, ...], options: dict[str, Any]) -> MiT:
+    return MiT(**{"dims": (64, 128, 320, 512), "depths": depths, **options})
+
+
+@BACKBONES.register_module()
+def mit_b1(**options: Any) -> MiT:
+    """13.2M parameters."""
+    return _wide((2, 2, 2, 2), options)
+
+
+@BACKBONES.register_module()
+def mit_b2(**options: Any) -> MiT:
+    """24.2M parameters."""
+    return _wide((3, 4, 6, 3), options)
+
+
+@BACKBONES.register_module()
+def mit_b3(**options: Any) -> MiT:
+    """44.1M parameters."""
+    return _wide((3, 4, 18, 3), options)
+
+
+@BACKBONES.register_module()
+def mit_b4(**options: Any) -> MiT:
+    """60.8M parameters."""
+    return _wide((3, 8, 27, 3), options)
+
+
+@BACKBONES.register_module()
+def mit_b5(**options: Any) -> MiT:
+    """81.4M parameters."""
+    return _wide((3, 6, 40, 3), options)

@@ -1,0 +1,25 @@
+"""Building blocks shared by backbones, necks and heads. None of them knows a task."""
+
+from densevit.layers.attention import ReducedAttention, attend
+from densevit.layers.drop_path import DropPath, drop_path_rates
+from densevit.layers.freeze import freeze
+from densevit.layers.init import init_weights
+from densevit.layers.mlp import MixFFN
+from densevit.layers.patch_embed import OverlapPatchEmbed
+from densevit.layers.shape import crop, pad_stack, resize, to_map, to_tokens
+
+__all__ = [
+    "DropPath",
+    "MixFFN",
+    "OverlapPatchEmbed",
+    "ReducedAttention",
+    "attend",
+    "crop",
+    "drop_path_rates",
+    "freeze",
+    "init_weights",
+    "pad_stack",
+    "resize",
+    "to_map",
+    "to_tokens",
+]

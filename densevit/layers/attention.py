@@ -1,0 +1,36 @@
+"""Attention over tokens ``(N, L, C)``."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from densevit.layers.shape import to_map, to_tokens
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor:
+    """Multi-head scaled dot-product attention: ``(N, L, C)`` and twice ``(N, S, C)`` to ``(N, L, C)``."""
+    q, k, v = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+class ReducedAttention(nn.Module):
+    """Attention whose keys and values come from the grid shrunk ``reduction`` times by a strided convolution."""
+
+    def __init__(self, dim: int, num_heads: int, reduction: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.reduction = reduction
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(dim, 2 * dim)
+        self.proj = nn.Linear(dim, dim)
+        if reduction > 1:
+            self.sr = nn.Conv2d(dim, dim, reduction, reduction)
+            self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor, grid: Sequence[int]) -> Tensor:
+        context = x
+        if self.reduction > 1:
+            context = self.norm(to_tokens(self.sr(to_map(x, grid))))
+        k, v = self.kv(context).chunk(2, dim=-1)
+        return self.proj(attend(self.q(x), k, v, self.num_heads))

@@ -1,0 +1,46 @@
+"""Moves between tokens ``(N, L, C)`` and maps ``(N, C, *grid)``, in any number of dimensions."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+def to_tokens(x: Tensor) -> Tensor:
+    """``(N, C, *grid)`` to ``(N, L, C)``; a view, and contiguous, if the map is channels-last."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def to_map(x: Tensor, grid: Sequence[int]) -> Tensor:
+    """``(N, L, C)`` to a channels-last view ``(N, C, *grid)``."""
+    return x.transpose(1, 2).unflatten(2, tuple(grid))
+
+
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Interpolate a map linearly to ``size``, corners of the outer cells aligned (``align_corners=False``)."""
+    return F.interpolate(x, tuple(size), mode=_INTERPOLATION[x.ndim - 2], align_corners=False)
+
+
+def crop(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Keep the first ``size`` elements of the trailing axes: undoes `pad_stack`."""
+    for axis, n in enumerate(size, start=x.ndim - len(size)):
+        x = x.narrow(axis, 0, n)
+    return x
+
+
+def pad_stack(tensors: Sequence[Tensor], size: Sequence[int], value: float = 0) -> Tensor:
+    """Pad the trailing axes of each tensor at their end to ``size``, then stack.
+
+    Raises:
+        ValueError: A tensor is larger than ``size``.
+    """
+    padded = []
+    for x in tensors:
+        gaps = [n - m for n, m in zip(size, x.shape[-len(size) :], strict=True)]
+        if min(gaps) < 0:
+            raise ValueError(f"a tensor of shape {tuple(x.shape)} cannot be padded to {tuple(size)}")
+        padded.append(F.pad(x, [p for gap in reversed(gaps) for p in (0, gap)], value=value))
+    return torch.stack(padded)

@@ -1,0 +1,1 @@
+"""Necks. To add one: write its file, then name it here."""

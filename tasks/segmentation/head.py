@@ -1,0 +1,144 @@
+"""All-MLP segmentation head of SegFormer.
+
+Paper: https://arxiv.org/abs/2105.15203
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from densevit.errors import ConfigError
+from densevit.features import Features, Head, Losses, Specs
+from densevit.layers import crop, pad_stack, resize
+from densevit.registry import HEADS
+from densevit.structures import Meta, Sample
+from densevit.tasks.segmentation.prediction import SegPrediction
+
+
+class ConvNorm(nn.Module):
+    """Parameters of a 1x1 convolution and its batch norm."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn = nn.BatchNorm2d(channels)
+
+
+@HEADS.register_module()
+class SegFormerHead(Head):
+    """Bring every level to one width and the finest grid, fuse, classify each cell.
+
+    Parameters are named as in the official release. It computes there ``fuse(concat(resize(linear_i(x_i))))``; as both
+    layers are linear and resizing acts on each channel alone, that is ``sum_i resize((fuse_i linear_i) x_i)``, which
+    needs a sixth of the multiplications and never holds the concatenation.
+
+    Args:
+        specs: Maps to read, fine to coarse.
+        num_classes: Number of classes, ``ignore_index`` not counted.
+        channels: Common width of the levels.
+        dropout: Rate of channel dropout before the classifier.
+        ignore_index: Label of pixels that give no loss.
+        class_weights: Weight of each class in the loss; all 1 by default.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        specs: Specs,
+        num_classes: int,
+        channels: int = 256,
+        dropout: float = 0.1,
+        ignore_index: int = 255,
+        class_weights: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if class_weights is not None and len(class_weights) != num_classes:
+            raise ConfigError(f"class_weights must have num_classes = {num_classes} numbers, not {len(class_weights)}")
+        self.num_classes = num_classes
+        self.num_levels = len(specs)
+        self.stride = specs[0].stride
+        self.ignore_index = ignore_index
+        for i, spec in enumerate(specs, start=1):
+            self.add_module(f"linear_c{i}", nn.ModuleDict({"proj": nn.Linear(spec.channels, channels)}))
+        self.linear_fuse = ConvNorm(channels * len(specs), channels)
+        self.dropout = nn.Dropout2d(dropout)
+        self.linear_pred = nn.Conv2d(channels, num_classes, 1)
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def forward(self, features: Features) -> Tensor:
+        """Return class logits on the grid of the finest map, ``(N, K, h, w)``."""
+        x = self.dropout(F.relu(self._fuse(features.maps), inplace=True))
+        return self.linear_pred(x)
+
+    def _fuse(self, maps: Sequence[Tensor]) -> Tensor:
+        bn = self.linear_fuse.bn
+        weights, bias = self._products()
+        if not bn.training:
+            mean, var = bn.running_mean, bn.running_var
+            assert mean is not None and var is not None
+            scale = bn.weight * (var + bn.eps).rsqrt()
+            weights = [scale[:, None] * w for w in weights]
+            bias = (bias - mean) * scale + bn.bias
+        # The finest level carries the bias. Sums run from fine to coarse.
+        x = F.conv2d(maps[0], weights[0][:, :, None, None], bias)
+        for w, level in zip(weights[1:], maps[1:], strict=True):
+            x = x + resize(F.conv2d(level, w[:, :, None, None]), x.shape[2:])
+        return bn(x) if bn.training else x
+
+    def _products(self) -> tuple[list[Tensor], Tensor]:
+        """Return ``(channels, channels of level i)`` per level and the common bias: both linear layers in one."""
+        linears = [getattr(self, f"linear_c{i}")["proj"] for i in range(1, self.num_levels + 1)]
+        # The official concatenation runs from coarse to fine.
+        fuse = self.linear_fuse.conv.weight[:, :, 0, 0].chunk(self.num_levels, dim=1)[::-1]
+        bias = torch.stack([f @ lin.bias for f, lin in zip(fuse, linears, strict=True)]).sum(dim=0)
+        return [f @ lin.weight for f, lin in zip(fuse, linears, strict=True)], bias
+
+    def loss(self, outputs: Tensor, samples: Sequence[Sample]) -> Losses:
+        """Return cross entropy per labelled pixel, and the accuracy in percent of one pixel per cell.
+
+        Masks may be smaller than the padded input, which is the grid times the stride: beyond them nothing counts.
+        """
+        size = [n * s for n, s in zip(outputs.shape[2:], self.stride, strict=True)]
+        masks = [s.target.mask.long() for s in samples]
+        target = pad_stack(masks, size, self.ignore_index).to(outputs.device)
+        logits = resize(outputs.to(torch.promote_types(outputs.dtype, torch.float32)), size)
+        weights = self.class_weights
+        total = F.cross_entropy(logits, target, weights, ignore_index=self.ignore_index, reduction="sum")
+        labelled = target != self.ignore_index
+        count = labelled.sum() if weights is None else weights[target[labelled]].sum()
+        with torch.no_grad():
+            cells = (..., slice(None, None, self.stride[0]), slice(None, None, self.stride[1]))
+            hits = (logits[cells].argmax(dim=1) == target[cells]).sum()
+            accuracy = 100.0 * hits / labelled[cells].sum().clamp(min=1)
+        # Without a labelled pixel the total is zero: keep it so.
+        return {"loss_seg": total / torch.where(count > 0, count, 1), "acc_seg": accuracy}
+
+    def predict(self, outputs: Tensor, metas: Sequence[Meta]) -> list[SegPrediction]:
+        """Return one mask per sample at its original size."""
+        predictions = []
+        for logits, meta in zip(outputs, metas, strict=True):
+            grid = [-(-n // s) for n, s in zip(meta.input_size, self.stride, strict=True)]
+            predictions.append(SegPrediction(argmax_resized(crop(logits, grid), meta.original_size)))
+        return predictions
+
+    @staticmethod
+    def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Drop the classifier that official checkpoints hold and do not use."""
+        return {key: value for key, value in state.items() if not key.startswith("conv_seg.")}
+
+
+def argmax_resized(logits: Tensor, size: Sequence[int], chunk: int = 16) -> Tensor:
+    """Return ``resize(logits, size).argmax(dim=0)`` of ``(K, h, w)`` on the CPU, ``chunk`` classes at a time."""
+    num_classes = logits.shape[0]
+    best = logits.new_full(tuple(size), float("-inf"))
+    label = torch.zeros(tuple(size), dtype=torch.uint8 if num_classes <= 256 else torch.int16, device=logits.device)
+    for start in range(0, num_classes, chunk):
+        value, index = resize(logits[None, start : start + chunk], size)[0].max(dim=0)
+        better = value > best
+        best = torch.where(better, value, best)
+        label = torch.where(better, (index + start).to(label.dtype), label)
+    return label.cpu()

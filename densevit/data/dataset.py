@@ -1,0 +1,135 @@
+"""The base of all datasets: what is read, augmented reproducibly, and done about files that cannot be read."""
+
+import dataclasses
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms import v2
+
+from densevit.data.quarantine import Quarantine
+from densevit.errors import DataError
+from densevit.seeding import mix_seed
+from densevit.structures import Meta, Sample
+
+
+class SampleKey(NamedTuple):
+    """What a sampler asks for: which sample, in which epoch, and which of several augmentations of it."""
+
+    index: int  # type: ignore[assignment]  # shadows tuple.index, which no one needs
+    epoch: int = 0
+    repeat: int = 0
+
+
+class DenseDataset(Dataset[Sample | None], ABC):
+    """Samples by `SampleKey`. A subclass says how to read one; here it is transformed.
+
+    Attributes:
+        classes: Names in the order of their indices.
+        palette: One (red, green, blue) per class.
+        transforms: Takes and returns ``(image, {name of target's field: value})``.
+        seed: Seed of the run; with the key it alone decides the augmentation.
+        quarantine: Where samples that cannot be read are recorded; None raises their `DataError`.
+    """
+
+    classes: tuple[str, ...]
+    palette: Sequence[tuple[int, int, int]]
+    transforms: v2.Transform
+    seed: int = 0
+    quarantine: Quarantine | None = None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def read(self, index: int) -> tuple[Tensor, Any, str]:
+        """Return the image as decoded, its target dataclass, and the path of the image.
+
+        Raises:
+            DataError: A file cannot be read or contradicts the config.
+        """
+
+    @abstractmethod
+    def path(self, index: int) -> str:
+        """Return the file of the input ``index``."""
+
+    @abstractmethod
+    def check(self, mode: str) -> None:
+        """Compare the data with the config before a run.
+
+        Args:
+            mode: "sample" reads headers and a few labels; "all" decodes every file.
+
+        Raises:
+            DataError: Files are unreadable or contradict the config; all of them are named, up to 20.
+        """
+
+    @property
+    def metainfo(self) -> dict[str, Any]:
+        """What mmengine hands to metrics."""
+        return {"classes": list(self.classes), "palette": [list(colour) for colour in self.palette]}
+
+    def __getitem__(self, key: int | SampleKey) -> Sample | None:
+        """Return the sample; in its place the next readable one, or None, where a quarantine says so."""
+        key = key if isinstance(key, SampleKey) else SampleKey(key)
+        if not 0 <= key.index < len(self):
+            raise IndexError(key.index)
+        with private_rng(mix_seed(self.seed, key.epoch, key.index, key.repeat)):
+            found = self._read_or_replace(key.index)
+            return None if found is None else self._transform(*found)
+
+    def _read_or_replace(self, start: int) -> tuple[Tensor, Any, str] | None:
+        if self.quarantine is None:
+            return self.read(start)
+        bad: list[tuple[str, DataError]] = []
+        found = None
+        tries = self.quarantine.limit + 1 if self.quarantine.replace else 1
+        for index in range(start, start + min(tries, len(self))):
+            index %= len(self)
+            try:
+                found = self.read(index)
+                break
+            except DataError as error:
+                bad.append((self.path(index), error))
+        for path, reason in bad:
+            self.quarantine.record(path, reason, replaced_by=found[2] if found else None)
+        return found
+
+    def _transform(self, image: Tensor, target: Any, path: str) -> Sample:
+        names = [f.name for f in dataclasses.fields(target)] if target is not None else []
+        original_size = tuple(image.shape[1:])
+        image, fields = self.transforms(image, {name: getattr(target, name) for name in names})
+        if target is not None:
+            target = dataclasses.replace(target, **{name: _compact(value) for name, value in fields.items()})
+        return Sample(_compact(image), target, Meta(path, original_size, tuple(image.shape[1:])))
+
+
+def collate(batch: Sequence[Sample | None]) -> list[Sample]:
+    """Return the samples of a batch without those left out as bad; the list may be empty."""
+    return [sample for sample in batch if sample is not None]
+
+
+@contextmanager
+def private_rng(seed: int) -> Iterator[None]:
+    """Seed torch (CPU), NumPy and Python inside the block; outside of it their states do not change."""
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed accelerators too
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
+
+
+def _compact(value: Any) -> Any:
+    """Copy a tensor that may be a view, e.g. a crop: a worker would send all of the memory behind it."""
+    return value.clone(memory_format=torch.contiguous_format) if isinstance(value, Tensor) else value

@@ -3,9 +3,11 @@
 Paper: https://arxiv.org/abs/2105.15203
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from densevit.errors import ConfigError
@@ -106,8 +108,62 @@ class MiT(Backbone):
                 maps.append(x)
         return Features(tuple(maps))
 
+    @staticmethod
+    def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Rename the layouts of transformers and of mmsegmentation 1.x, and drop the ImageNet classifier."""
+        state = {_official(k): v for k, v in state.items() if not k.startswith(("head.", "classifier."))}
+        translated = {}
+        for key, value in state.items():
+            if ".attn.qkv." in key:
+                dim = value.shape[0] // 3
+                translated[key.replace("qkv", "q")], translated[key.replace("qkv", "kv")] = value.split((dim, 2 * dim))
+            elif ".attn.k." in key:
+                translated[key.replace("attn.k", "attn.kv")] = torch.cat(
+                    [value, state[key.replace("attn.k", "attn.v")]]
+                )
+            elif ".attn.v." not in key:
+                # mmsegmentation has 1x1 convolutions in place of the linear layers.
+                translated[key] = value.flatten(1) if re.search(r"\.fc[12]\.weight$", key) else value
+        return translated
+
     def _stage(self, i: int) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
         return getattr(self, f"patch_embed{i + 1}"), getattr(self, f"block{i + 1}"), getattr(self, f"norm{i + 1}")
+
+
+# Where a stage's parts lie: in files of transformers, in its models, in mmsegmentation.
+_FOREIGN_STAGES = {
+    r"patch_embeddings\.(\d)\.|stages\.(\d)\.patch_embeddings\.|layers\.(\d)\.0\.": "patch_embed",
+    r"block\.(\d)\.|stages\.(\d)\.blocks\.|layers\.(\d)\.1\.": "block",
+    r"layer_norm\.(\d)\.|stages\.(\d)\.layer_norm\.|layers\.(\d)\.2\.": "norm",
+}
+_FOREIGN_PARTS = {
+    r"attention\.self\.query|attention\.q_proj": "attn.q",
+    r"attention\.self\.key|attention\.k_proj": "attn.k",
+    r"attention\.self\.value|attention\.v_proj": "attn.v",
+    r"attn\.attn\.in_proj_": "attn.qkv.",
+    r"attention\.output\.dense|attention\.o_proj|attn\.attn\.out_proj": "attn.proj",
+    r"attention\.self\.sr|attention(\.sequence_reduction){2}": "attn.sr",
+    r"attention\.self\.layer_norm|attention\.sequence_reduction\.layer_norm": "attn.norm",
+    r"layer_norm_(?=[12])": "norm",
+    r"layernorm_before": "norm1",
+    r"layernorm_after": "norm2",
+    r"mlp\.dense1|ffn\.layers\.0": "mlp.fc1",
+    r"mlp\.dense2|ffn\.layers\.4": "mlp.fc2",
+    r"ffn\.layers\.1": "mlp.dwconv.dwconv",
+    r"projection": "proj",
+    r"layer_norm": "norm",
+}
+
+
+def _official(key: str) -> str:
+    key = re.sub(r"^(segformer\.)?(encoder\.)?", "", key)
+    for pattern, part in _FOREIGN_STAGES.items():
+        if match := re.match(pattern, key):
+            stage = int(next(filter(None, match.groups()))) + 1
+            key = f"{part}{stage}.{key[match.end() :]}"
+            for foreign, ours in _FOREIGN_PARTS.items():
+                key = re.sub(foreign, ours, key)
+    return key
 
 
 def _check(

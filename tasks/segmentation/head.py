@@ -3,6 +3,7 @@
 Paper: https://arxiv.org/abs/2105.15203
 """
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -79,7 +80,8 @@ class SegFormerHead(Head):
         weights, bias = self._products()
         if not bn.training:
             mean, var = bn.running_mean, bn.running_var
-            assert mean is not None and var is not None
+            assert isinstance(mean, Tensor)
+            assert isinstance(var, Tensor)
             scale = bn.weight * (var + bn.eps).rsqrt()
             weights = [scale[:, None] * w for w in weights]
             bias = (bias - mean) * scale + bn.bias
@@ -127,8 +129,18 @@ class SegFormerHead(Head):
 
     @staticmethod
     def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Drop the classifier that official checkpoints hold and do not use."""
-        return {key: value for key, value in state.items() if not key.startswith("conv_seg.")}
+        """Rename the layout of transformers; drop the classifier that official checkpoints hold and do not use."""
+        translated = {}
+        for key, value in state.items():
+            level = re.match(r"(?:linear_c|linear_projections)\.(\d)\.(.*)", key)
+            if level is not None:
+                key = f"linear_c{int(level[1]) + 1}.{level[2]}"
+            key = re.sub(r"^linear_fuse\.(?=weight)", "linear_fuse.conv.", key)
+            key = re.sub(r"^batch_norm\.", "linear_fuse.bn.", key)
+            key = re.sub(r"^classifier\.", "linear_pred.", key)
+            if not key.startswith("conv_seg."):
+                translated[key] = value
+        return translated
 
 
 def argmax_resized(logits: Tensor, size: Sequence[int], chunk: int = 16) -> Tensor:

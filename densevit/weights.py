@@ -1,0 +1,229 @@
+"""Loading of weights: our checkpoints, official releases and other libraries' layouts. No file is ever executed."""
+
+import argparse
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from densevit.errors import CheckpointError
+from densevit.features import Backbone, Head
+from densevit.registry import BACKBONES
+
+State = dict[str, Tensor]
+
+# Under what checkpoints keep their weights, the preferred first.
+_WRAPPERS = ("state_dict", "model", "model_ema", "teacher")
+_PARTS = ("backbone", "neck", "head")
+# Batch norm counts its steps; nothing reads the count, and not every library stores it.
+_COUNTER = "num_batches_tracked"
+
+
+@dataclass
+class LoadReport:
+    """What became of the tensors of a model and of a file. Step counters of batch norms are left out.
+
+    Attributes:
+        source: The file, or "a state dict".
+        totals: Number of tensors per part of the model.
+        matched: Names of those taken from the file, the resized ones among them.
+        resized: Names of those that had to be adapted, and how.
+        skipped: Names of those left as they were because the file's have another shape, and which.
+        missing: Names of those left as they were because the file has none.
+        unexpected: Names in the file of what belongs nowhere.
+    """
+
+    source: str
+    totals: dict[str, int] = field(default_factory=dict)
+    matched: list[str] = field(default_factory=list)
+    resized: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        counts = []
+        for part, total in self.totals.items():
+            loaded = sum(name.startswith(f"{part}.") for name in self.matched)
+            counts.append(f"{part} {loaded}/{total} tensors ({100 * loaded // max(total, 1)} %)")
+        lines = [f"loaded {self.source}: {', '.join(counts)}"]
+        lines += [f"  resized: {name}, {how}" for name, how in self.resized.items()]
+        lines += [f"  skipped: {name}, {how}" for name, how in self.skipped.items()]
+        if self.missing:
+            lines.append(f"  missing: {_shorten(self.missing)}")
+        if self.unexpected:
+            lines.append(f"  unexpected: {_shorten(self.unexpected)}")
+        return "\n".join(lines)
+
+
+def load_weights(
+    model: nn.Module,
+    source: str | Path | Mapping[str, Any],
+    allow_partial: bool = False,
+    verbose: bool = True,
+) -> LoadReport:
+    """Copy weights into ``model``, which is not touched if that fails.
+
+    Args:
+        model: A backbone, or a model with the attributes ``backbone``, ``head`` and perhaps ``neck``.
+        source: File of safetensors or of PyTorch, or what such a file holds.
+        allow_partial: Accept weights that leave tensors of the backbone as they are.
+        verbose: Print the report.
+
+    Raises:
+        CheckpointError: The file is missing, corrupt or unsafe, or does not cover the backbone.
+    """
+    report = LoadReport(str(source) if isinstance(source, str | Path) else "a state dict")
+    content = read_file(Path(source)) if isinstance(source, str | Path) else source
+    modules = {"backbone": model}
+    if not isinstance(model, Backbone):
+        modules = {name: part for name, part in model.named_children() if name in _PARTS}
+    states = _split(_unwrap(content, report.source), report)
+    states = {part: _translate(modules.get(part), state) for part, state in states.items()}
+    fitted = {part: _fit(part, module, states[part], report) for part, module in modules.items()}
+    report.unexpected += [f"{part}.{key}" for part in states.keys() - modules.keys() for key in states[part]]
+    if not allow_partial:
+        _check_coverage(modules["backbone"], states["backbone"], report)
+    for part, module in modules.items():
+        module.load_state_dict(fitted[part], strict=False)
+    if verbose:
+        print(report)
+    return report
+
+
+def read_file(path: Path) -> Any:
+    """Read a file of safetensors or of PyTorch on the CPU, without executing anything in it.
+
+    Raises:
+        CheckpointError: It is missing, corrupt, or holds more than tensors and plain values.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} is not a file" if path.exists() else f"{path} does not exist")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        # Official releases keep their arguments in a Namespace, which holds values and runs nothing.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    # What a damaged file raises depends on the byte.
+    except Exception as error:
+        unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if unsafe is not None:
+            raise CheckpointError(
+                f"{path} asks to run {unsafe[1]}, which could do anything. If you trust the file, convert it to "
+                "safetensors in an environment that may be lost, and load the result"
+            ) from error
+        first = str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"{path} is corrupt or not a checkpoint; fetch it again ({first})") from error
+
+
+def _unwrap(content: Any, source: str) -> State:
+    """Find the weights in what a file holds, and strip what wrappers of the model put before their names."""
+    while isinstance(content, Mapping):
+        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    found = content if isinstance(content, Mapping) else {}
+    state = {re.sub(r"^(module\.|_orig_mod\.)+", "", k): v for k, v in found.items() if isinstance(v, Tensor)}
+    if not state:
+        raise CheckpointError(f"{source} holds no weights" + (f", only {_shorten(found)}" if found else ""))
+    return state
+
+
+def _split(state: State, report: LoadReport) -> dict[str, State]:
+    """Sort tensors by part of the model. What has no prefix belongs to a backbone that was saved alone."""
+    whole = any(key.startswith("backbone.") for key in state)
+    parts: dict[str, State] = {part: {} for part in _PARTS}
+    for key, value in state.items():
+        part, _, name = key.partition(".")
+        if part == "decode_head":
+            parts["head"][name] = value
+        elif not whole:
+            parts["backbone"][key] = value
+        elif part in parts:
+            parts[part][name] = value
+        else:
+            report.unexpected.append(key)
+    return parts
+
+
+def _translate(module: nn.Module | None, state: State) -> State:
+    return module.translate(state) if isinstance(module, Backbone | Head) else state
+
+
+def _fit(part: str, module: nn.Module, state: State, report: LoadReport) -> State:
+    """Return the tensors of ``state`` that go into ``module``, and enter all of both into the report."""
+    own = module.state_dict()
+    fitted = {key: value for key, value in state.items() if key in own and key.endswith(_COUNTER)}
+    report.unexpected += [f"{part}.{key}" for key in state if key not in own]
+    own = {key: value for key, value in own.items() if not key.endswith(_COUNTER)}
+    report.totals[part] = len(own)
+    stem = next((key for key, value in own.items() if value.ndim >= 4), None) if part == "backbone" else None
+    for key, value in own.items():
+        name, found = f"{part}.{key}", state.get(key)
+        if found is None:
+            report.missing.append(name)
+            continue
+        old, new = tuple(found.shape), tuple(value.shape)
+        if old != new and key == stem and (old[0], *old[2:]) == (new[0], *new[2:]):
+            found = adapt_channels(found, new[1])
+            report.resized[name] = f"{old[1]} -> {new[1]} input channels"
+        elif old != new:
+            classes = isinstance(module, Head) and new[0] == module.num_classes and old[1:] == new[1:]
+            report.skipped[name] = f"{old[0]} -> {new[0]} classes" if classes else f"{old} -> {new}"
+            continue
+        report.matched.append(name)
+        fitted[key] = found
+    return fitted
+
+
+def adapt_channels(weight: Tensor, channels: int) -> Tensor:
+    """Return a first convolution ``(out, in, ...)`` for inputs of ``channels``, at the same scale of its outputs."""
+    known = weight.shape[1]
+    if channels == 1:
+        return weight.sum(dim=1, keepdim=True)
+    repeated = torch.cat([weight] * -(-channels // known), dim=1)[:, :channels]
+    return repeated * (known / channels)
+
+
+def _check_coverage(backbone: nn.Module, state: State, report: LoadReport) -> None:
+    lacking = [name for name in (*report.missing, *report.skipped) if name.startswith("backbone.")]
+    if not lacking:
+        return
+    kind, total = type(backbone).__name__, report.totals["backbone"]
+    variants = [name for name in _variants(type(backbone)) if _covers(state, name)]
+    if variants:
+        hint = f"is this a checkpoint of {' or '.join(variants)}?"
+    elif len(lacking) == total:
+        hint = f"its names are not those of {kind}: {_shorten(state)}."
+    else:
+        hint = "is this a checkpoint of another variant?"
+    raise CheckpointError(
+        f"{report.source} lacks {len(lacking)} of the {total} tensors of the backbone {kind}: {_shorten(lacking)}; "
+        f"{hint} To start from what it has, call load_weights with allow_partial=True"
+    )
+
+
+def _variants(kind: type) -> list[str]:
+    """Return the names of the registered functions that make a backbone of this class."""
+    return [
+        n for n in BACKBONES.names() if inspect.get_annotations(BACKBONES.get(n), eval_str=True).get("return") is kind
+    ]
+
+
+def _covers(state: State, variant: str) -> bool:
+    with torch.device("meta"):
+        own = BACKBONES.build({"type": variant}).state_dict()
+    return all(key.endswith(_COUNTER) or (key in state and state[key].shape == v.shape) for key, v in own.items())
+
+
+def _shorten(names: Iterable[str]) -> str:
+    first = list(names)
+    return ", ".join(first[:3]) + (f" and {len(first) - 3} more" if len(first) > 3 else "")

@@ -1,0 +1,34 @@
+"""Tables are aligned in the log and drawn on a terminal."""
+
+import io
+
+from rich.console import Console
+
+from densevit.tables import rich_table, table
+
+COLUMNS = ["class", "IoU", "Acc"]
+ROWS = [["sky", 0.91234, "0.9500"], ["traffic [light]", 0.4, float("nan")]]
+
+
+def test_numbers_are_aligned_to_the_right_and_names_to_the_left() -> None:
+    assert table("Validation", COLUMNS, ROWS).splitlines() == [
+        "Validation",
+        "---------------  ------  ------",
+        "class               IoU     Acc",
+        "---------------  ------  ------",
+        "sky              0.9123  0.9500",
+        "traffic [light]  0.4000       -",
+        "---------------  ------  ------",
+    ]
+
+
+def test_a_table_without_rows_shows_its_columns() -> None:
+    assert "class  IoU  Acc" in table("Nothing", COLUMNS, [])
+
+
+def test_brackets_in_names_are_drawn_and_not_read_as_markup() -> None:
+    console = Console(file=io.StringIO(), width=60)
+    console.print(rich_table("Validation [1]", COLUMNS, ROWS))
+    drawn = console.file.getvalue()
+    assert "Validation [1]" in drawn
+    assert "traffic [light]" in drawn

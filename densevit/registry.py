@@ -71,15 +71,28 @@ def accepted_keys(target: Callable[..., Any]) -> set[str] | None:
 
     A variant function such as ``mit_b0(**options) -> MiT`` takes what the class it returns takes.
     """
-    signature = inspect.signature(target)
-    named = {p.name for p in signature.parameters.values() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
-    if all(p.kind is not p.VAR_KEYWORD for p in signature.parameters.values()):
-        return named
-    made = signature.return_annotation
-    if inspect.isfunction(target) and inspect.isclass(made) and made is not inspect.Signature.empty:
-        beyond = accepted_keys(made)
-        return None if beyond is None else named | beyond
-    return None
+    if not inspect.isclass(target):
+        named, more = _parameters(target)
+        made = inspect.signature(target).return_annotation
+        if more and inspect.isclass(made) and made is not inspect.Signature.empty:
+            beyond = accepted_keys(made)
+            return None if beyond is None else named | beyond
+        return None if more else named
+    known: set[str] = set()
+    for base in target.__mro__:  # arguments that a constructor hands on go to the next one
+        if "__init__" in base.__dict__ and base is not object:
+            named, more = _parameters(base.__init__)
+            known |= named - {"self"}
+            if not more:
+                return known
+    return known if target.__init__ is object.__init__ else None
+
+
+def _parameters(target: Callable[..., Any]) -> tuple[set[str], bool]:
+    """Return the names of arguments, and whether any other keyword is taken too."""
+    parameters = inspect.signature(target).parameters.values()
+    named = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+    return named, any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
@@ -100,14 +113,17 @@ TRANSFORMS = Registry("transform", ["densevit.data.transforms"], parent=root.TRA
 METRICS = Registry("metric", _TASKS, parent=root.METRICS)
 HOOKS = Registry("hook", ["densevit.engine.hooks"], parent=root.HOOKS)
 
+LOOPS = Registry("loop", ["densevit.engine.loops"], parent=root.LOOPS)
+
 # Guards: what mmengine registers, without its dotted-path fall-back.
-OPTIMIZERS = Registry("optimizer", parent=root.OPTIMIZERS)
-OPTIM_WRAPPERS = Registry("optimizer wrapper", parent=root.OPTIM_WRAPPERS)
-OPTIM_WRAPPER_CONSTRUCTORS = Registry("optimizer wrapper constructor", parent=root.OPTIM_WRAPPER_CONSTRUCTORS)
-PARAM_SCHEDULERS = Registry("parameter scheduler", parent=root.PARAM_SCHEDULERS)
-VISUALIZERS = Registry("visualizer", parent=root.VISUALIZERS)
-VISBACKENDS = Registry("visualizer backend", parent=root.VISBACKENDS)
-LOOPS = Registry("loop", parent=root.LOOPS)
-LOG_PROCESSORS = Registry("log processor", parent=root.LOG_PROCESSORS)
-EVALUATORS = Registry("evaluator", parent=root.EVALUATOR)
-MODEL_WRAPPERS = Registry("model wrapper", parent=root.MODEL_WRAPPERS)
+OPTIMIZERS = Registry("optimizer", ["mmengine.optim"], parent=root.OPTIMIZERS)
+OPTIM_WRAPPERS = Registry("optimizer wrapper", ["mmengine.optim"], parent=root.OPTIM_WRAPPERS)
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    "optimizer wrapper constructor", ["mmengine.optim"], parent=root.OPTIM_WRAPPER_CONSTRUCTORS
+)
+PARAM_SCHEDULERS = Registry("parameter scheduler", ["mmengine.optim"], parent=root.PARAM_SCHEDULERS)
+VISUALIZERS = Registry("visualizer", ["mmengine.visualization"], parent=root.VISUALIZERS)
+VISBACKENDS = Registry("visualizer backend", ["mmengine.visualization"], parent=root.VISBACKENDS)
+LOG_PROCESSORS = Registry("log processor", ["mmengine.runner"], parent=root.LOG_PROCESSORS)
+EVALUATORS = Registry("evaluator", ["mmengine.evaluator"], parent=root.EVALUATOR)
+MODEL_WRAPPERS = Registry("model wrapper", ["mmengine.model"], parent=root.MODEL_WRAPPERS)

@@ -1,0 +1,93 @@
+"""What the tools share: their options, and how they end."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+
+from densevit.engine.config import load_config
+from densevit.errors import ConfigError, DensevitError
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call ``main``; exit with 2 after a `DensevitError`, printed in one piece, and with 130 after Ctrl-C."""
+    try:
+        main()
+    except DensevitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: start again with --resume to go on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add the config and what may be changed in it from the command line."""
+    parser.add_argument("config", help="a file of configs/, or your own")
+    parser.add_argument("--data-root", help="folder of the data, in place of the config's")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        default={},
+        metavar="KEY=VALUE",
+        help='set dotted keys, e.g. optim_wrapper.optimizer.lr=1e-4 model.head.class_weights="[1,2]"',
+    )
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add what training and testing share."""
+    parser.add_argument("--work-dir", help="where everything is written (work_dirs/CONFIG)")
+    parser.add_argument(
+        "--amp", action=argparse.BooleanOptionalAction, help="bf16 autocast (default: where the device has it)"
+    )
+    parser.add_argument(
+        "--check-data", choices=("sample", "all", "off"), help="look at some, all or no files before the run"
+    )
+    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none")
+
+
+def config_from(args: argparse.Namespace) -> Config:
+    """Load the config with the changes of the command line.
+
+    Raises:
+        ConfigError: The config is wrong, or the work_dir cannot be written.
+    """
+    cfg = load_config(args.config, args.cfg_options)
+    if args.data_root is not None:
+        for split in ("train", "val", "test"):
+            if cfg.get(f"{split}_dataloader"):
+                cfg[f"{split}_dataloader"].dataset.data_root = args.data_root
+    if "work_dir" in args:
+        cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(Path("work_dirs") / Path(args.config).stem)
+        _check_writable(Path(cfg.work_dir))
+        # torchrun says by the environment that there are several processes
+        cfg.launcher = "pytorch" if args.launcher == "none" and "LOCAL_RANK" in os.environ else args.launcher
+        if args.check_data is not None:
+            cfg.check_data = args.check_data
+        if args.amp is not None:
+            cfg.model.precision = "bf16" if args.amp else "fp32"
+    return cfg
+
+
+def use_inference(cfg: Config, slide: bool, tta: bool) -> None:
+    """Evaluate by sliding windows, test-time augmentation, or both; the config's own settings are kept."""
+    configured = cfg.model.get("inference") or {}
+    if slide:
+        configured = configured if configured.get("type") == "SlideInference" else {"type": "SlideInference"}
+    if tta:
+        configured = {"type": "TestTimeAugment", "inference": configured or None}
+    cfg.model.inference = configured or None
+
+
+def _check_writable(folder: Path) -> None:
+    probe = folder / ".writable"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"cannot write to {folder}: {error.strerror}. Choose another --work-dir") from None

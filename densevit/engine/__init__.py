@@ -1,0 +1,1 @@
+"""What mmengine's Runner lacks: each file has one reason, named at its top."""

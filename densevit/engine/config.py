@@ -1,0 +1,185 @@
+"""Loading and checking of configs: a wrong name or key fails here, before any data is read."""
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from densevit import registry
+from densevit.errors import ConfigError
+from densevit.registry import Registry, suggestion
+
+LOADER_KEYS = {
+    "batch_size",
+    "dataset",
+    "multiprocessing_context",
+    "num_workers",
+    "pin_memory",
+    "prefetch_factor",
+    "shuffle",
+    "timeout",
+}
+RUN_KEYS = {
+    "auto_scale_lr",
+    "check_data",
+    "custom_hooks",
+    "custom_imports",
+    "default_hooks",
+    "default_scope",
+    "env_cfg",
+    "experiment_name",
+    "find_unused_parameters",
+    "launcher",
+    "load_from",
+    "log_level",
+    "log_processor",
+    "model",
+    "optim_wrapper",
+    "param_scheduler",
+    "randomness",
+    "resume",
+    "sync_bn",
+    "test_cfg",
+    "test_dataloader",
+    "test_evaluator",
+    "train_cfg",
+    "train_dataloader",
+    "val_cfg",
+    "val_dataloader",
+    "val_evaluator",
+    "visualizer",
+    "work_dir",
+}
+
+
+def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+    """Read a config with its bases, import its ``custom_imports``, apply ``options``, and check it.
+
+    Modules of ``custom_imports`` are looked for in the working directory and beside the config too.
+
+    Args:
+        path: A text config of mmengine.
+        options: Dotted keys to values, as from ``--cfg-options``.
+
+    Raises:
+        ConfigError: The file does not exist, or a name or key in it does not.
+    """
+    path = Path(path)
+    if not path.is_file():
+        folder = path.parent if path.parent.is_dir() else Path("configs")
+        raise ConfigError(f"no config {path}.{suggestion(path.name, (p.name for p in folder.glob('*.py')))}")
+    sys.path.extend(p for p in (str(Path.cwd()), str(path.parent.resolve())) if p not in sys.path)
+    cfg = Config.fromfile(path)
+    merge_options(cfg, options or {})
+    check_config(cfg)
+    return cfg
+
+
+def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Set dotted keys; all but the last part of a key must exist.
+
+    Raises:
+        ConfigError: A part of a key does not exist.
+    """
+    for key, value in options.items():
+        *parents, last = key.split(".")
+        node: Any = cfg
+        for part in parents:
+            node = _child(node, part, key)
+        if node is cfg and last not in cfg and last not in RUN_KEYS:
+            raise ConfigError(f"--cfg-options {key}: no such key.{suggestion(last, {*cfg.keys(), *RUN_KEYS})}")
+        if isinstance(node, list):
+            _child(node, last, key)
+            node[int(last)] = value
+        else:
+            node[last] = value
+
+
+def _child(node: Any, part: str, key: str) -> Any:
+    if isinstance(node, list | tuple):
+        if not part.isdigit() or int(part) >= len(node):
+            raise ConfigError(f"--cfg-options {key}: {part!r} is not an index below {len(node)}")
+        return node[int(part)]
+    if not isinstance(node, Mapping | Config) or part not in node:
+        known = node.keys() if isinstance(node, Mapping | Config) else ()
+        raise ConfigError(f"--cfg-options {key}: no {part!r}.{suggestion(part, known)}")
+    return node[part]
+
+
+def check_config(cfg: Config) -> None:
+    """Raise `ConfigError` for unknown types, misspelt keys and misspelt sections."""
+    for key in cfg:
+        if key not in RUN_KEYS and (near := _near_miss(key)):
+            raise ConfigError(f"config key {key!r} means nothing.{near}")
+    if "model" in cfg:
+        _check_model(cfg.model)
+    for split in ("train", "val", "test"):
+        if loader := cfg.get(f"{split}_dataloader"):
+            _check_loader(f"{split}_dataloader", loader)
+        for metric in _as_list(cfg.get(f"{split}_evaluator")):
+            registry.METRICS.check(metric)
+    _check_schedule(cfg)
+    hooks = [h for h in (cfg.get("default_hooks") or {}).values() if h is not None]
+    for hook in hooks + _as_list(cfg.get("custom_hooks")):
+        _check(registry.HOOKS, hook, apart=("priority",))
+
+
+def _check_model(model: Mapping[str, Any]) -> None:
+    _check(registry.MODELS, model, apart=("weights",))
+    parts = {
+        "backbone": registry.BACKBONES,
+        "neck": registry.NECKS,
+        "head": registry.HEADS,
+        "data_preprocessor": registry.MODELS,
+        "inference": registry.MODELS,
+    }
+    for key, parts_registry in parts.items():
+        if model.get(key) is not None:
+            parts_registry.check(model[key])
+
+
+def _check_loader(name: str, loader: Mapping[str, Any]) -> None:
+    for key in loader:
+        if key not in LOADER_KEYS:
+            raise ConfigError(f"{name} takes no {key!r}.{suggestion(key, LOADER_KEYS)}")
+    if "dataset" not in loader or "batch_size" not in loader:
+        raise ConfigError(f'{name} needs "dataset" and "batch_size"')
+    registry.DATASETS.check(loader["dataset"])
+    for transform in loader["dataset"].get("transforms", ()):
+        registry.TRANSFORMS.check(transform)
+
+
+def _check_schedule(cfg: Config) -> None:
+    if wrapper := cfg.get("optim_wrapper"):
+        _check(registry.OPTIM_WRAPPERS, {"type": "OptimWrapper", **wrapper}, apart=("constructor", "paramwise_cfg"))
+        registry.OPTIMIZERS.check(wrapper["optimizer"])
+    for scheduler in _as_list(cfg.get("param_scheduler")):
+        _check(registry.PARAM_SCHEDULERS, scheduler, apart=("convert_to_iter_based",))
+    known = {"by_epoch", "max_epochs", "max_iters", "type", "val_begin", "val_interval"}
+    for key in cfg.get("train_cfg") or ():
+        if key not in known:
+            raise ConfigError(f"train_cfg takes no {key!r}.{suggestion(key, known)}")
+
+
+def _check(kind: Registry, cfg: Mapping[str, Any], apart: tuple[str, ...]) -> None:
+    kind.check({k: v for k, v in cfg.items() if k not in apart})
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _near_miss(key: str) -> str:
+    """A top-level name that is no section of a run may be a variable, unless it is nearly one."""
+    near = suggestion(key, _similar(key, RUN_KEYS))
+    return near if "mean" in near else ""
+
+
+def _similar(key: str, known: Iterable[str]) -> list[str]:
+    import difflib
+
+    return difflib.get_close_matches(key, known, n=1, cutoff=0.88)

@@ -1,0 +1,65 @@
+"""Hooks that every run has. The file of each hook with more to it is imported here, so that it registers."""
+
+import math
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+
+from densevit.engine.checkpoint_hook import CheckpointHook
+from densevit.engine.progress import ProgressHook
+from densevit.engine.writer import PredictionWriterHook
+from densevit.errors import NonFiniteLossError
+from densevit.registry import HOOKS
+from densevit.seeding import mix_seed
+from densevit.structures import Sample
+
+__all__ = [
+    "BoundedHistoryHook",
+    "CheckpointHook",
+    "NonFiniteLossHook",
+    "PredictionWriterHook",
+    "ProgressHook",
+    "ReportHook",
+    "StepSeedHook",
+]
+
+
+@HOOKS.register_module()
+class StepSeedHook(Hook):
+    """Seed every step from (seed, step, rank): dropout and drop-path of a resumed run equal the uninterrupted one's."""
+
+    priority = "VERY_HIGH"
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        torch.manual_seed(mix_seed(runner.seed, runner.iter, runner.rank))
+
+
+@HOOKS.register_module()
+class NonFiniteLossHook(Hook):
+    """Stop as soon as the loss is not finite, before a checkpoint is written, and name the batch."""
+
+    priority = "VERY_HIGH"
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: list[Sample] | None = None, outputs: Any = None
+    ) -> None:
+        losses = {k: v.item() for k, v in (outputs or {}).items() if "loss" in k}
+        if all(map(math.isfinite, losses.values())):
+            return
+        files = ", ".join(sample.meta.path for sample in data_batch or ())
+        raise NonFiniteLossError(
+            f"the loss is not finite at step {runner.iter + 1} ({losses}). Batch: {files}. "
+            "Look at these samples; lower the learning rate or lengthen the warm-up; try --no-amp. "
+            "The last checkpoint is from before: go on with --resume"
+        )
+
+
+@HOOKS.register_module()
+class BoundedHistoryHook(Hook):
+    """Keep 10,000 values of each logged key: mmengine keeps a million and copies them at every step."""
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if self.every_n_train_iters(runner, 1000):
+            for buffer in runner.message_hub.log_scalars.values():
+                buffer.max_length = 10_000

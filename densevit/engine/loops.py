@@ -1,0 +1,146 @@
+"""Training that can start at any step, and evaluation with a loss.
+
+mmengine's iteration-based loop resumes by reading all earlier batches again, its epoch-based loop only at the
+start of an epoch; its validation knows no loss.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine import dist
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, TestLoop, ValLoop
+from torch import nn
+
+from densevit.engine.loader import build_loader
+from densevit.registry import LOOPS
+from densevit.structures import Sample
+
+
+def _batches(loop: BaseLoop, step: int) -> Iterator[list[Sample]]:
+    loop.dataloader.sampler.step = step
+    return iter(loop.dataloader)
+
+
+@LOOPS.register_module()
+class IterTrainLoop(IterBasedTrainLoop):
+    """``max_iters`` steps over an endless stream, from whatever step was resumed."""
+
+    def __init__(self, runner: Any, dataloader: Any, **options: Any) -> None:
+        loader = build_loader(dataloader, runner.seed, Path(runner.work_dir), training=True)
+        super().__init__(runner, loader, **options)
+
+    def run(self) -> nn.Module:
+        """Train to the end; validate every ``val_interval`` steps, and at a resumed step where that is due."""
+        self.runner.call_hook("before_train")
+        self.runner.call_hook("before_train_epoch")
+        batches = _batches(self, self._iter)
+        if self._iter > 0:
+            self._validate_if_due()
+        while self._iter < self._max_iters and not self.stop_training:
+            self.runner.model.train()
+            self.run_iter(next(batches))
+            self._validate_if_due()
+        self.runner.call_hook("after_train_epoch")
+        self.runner.call_hook("after_train")
+        return self.runner.model
+
+    def _validate_if_due(self) -> None:
+        due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
+        if self.runner.val_loop is not None and self._iter >= self.val_begin and due:
+            self.runner.val_loop.run()
+
+
+@LOOPS.register_module()
+class EpochTrainLoop(EpochBasedTrainLoop):
+    """``max_epochs`` passes over the data, from whatever step of whatever epoch was resumed."""
+
+    def __init__(self, runner: Any, dataloader: Any, **options: Any) -> None:
+        loader = build_loader(dataloader, runner.seed, Path(runner.work_dir), training=True, whole_batches=True)
+        super().__init__(runner, loader, **options)
+        self.steps = loader.sampler.steps_per_epoch
+        self._max_iters = self._max_epochs * self.steps
+        self._stream: Iterator[list[Sample]] | None = None
+
+    def run_epoch(self) -> None:
+        """Run the steps of the epoch that are left."""
+        self.runner.call_hook("before_train_epoch")
+        self.runner.model.train()
+        self._stream = self._stream or _batches(self, self._iter)
+        for step in range(self._iter % self.steps, self.steps):
+            self.run_iter(step, next(self._stream))
+        self.runner.call_hook("after_train_epoch")
+        self._epoch += 1
+
+
+@LOOPS.register_module()
+class ValidationLoop(ValLoop):
+    """Metrics and the loss, each exact over any number of processes."""
+
+    def __init__(self, runner: Any, dataloader: Any, evaluator: Any) -> None:
+        super().__init__(runner, build_loader(dataloader, runner.seed, Path(runner.work_dir)), evaluator)
+        self.totals: dict[str, float] = {}
+        self.count = 0
+
+    def run(self) -> dict[str, float]:
+        """Return the metrics, with ``loss`` and its terms averaged over the samples."""
+        self.totals, self.count = {}, 0
+        self.runner.call_hook("before_val")
+        self.runner.call_hook("before_val_epoch")
+        self.runner.model.eval()
+        for index, batch in enumerate(self.dataloader):
+            if batch:
+                self.run_iter(index, batch)
+        metrics = self.evaluator.evaluate(len(self.dataloader.dataset))
+        metrics.update(self._mean_losses())
+        self.runner.call_hook("after_val_epoch", metrics=metrics)
+        self.runner.call_hook("after_val")
+        return metrics
+
+    @torch.no_grad()
+    def run_iter(self, idx: int, data_batch: list[Sample]) -> None:
+        """Predict one batch, add to the metrics and to the loss."""
+        self.runner.call_hook("before_val_iter", batch_idx=idx, data_batch=data_batch)
+        predictions, losses = self.runner.model.val_step(data_batch)
+        self.count += len(data_batch)
+        for name, value in losses.items():
+            self.totals[name] = self.totals.get(name, 0.0) + value.item() * len(data_batch)
+        self.evaluator.process(data_samples=predictions, data_batch=data_batch)
+        self.runner.call_hook("after_val_iter", batch_idx=idx, data_batch=data_batch, outputs=predictions)
+
+    def _mean_losses(self) -> dict[str, float]:
+        """Average over the samples of all ranks; a rank may have had none."""
+        ranks = dist.all_gather_object((self.totals, self.count))
+        names = dict.fromkeys(name for totals, _ in ranks for name in totals)
+        count = sum(n for _, n in ranks)
+        return {name: sum(totals.get(name, 0.0) for totals, _ in ranks) / count for name in names}
+
+
+@LOOPS.register_module()
+class EvaluationLoop(TestLoop):
+    """Metrics of the test split."""
+
+    def __init__(self, runner: Any, dataloader: Any, evaluator: Any) -> None:
+        super().__init__(runner, build_loader(dataloader, runner.seed, Path(runner.work_dir)), evaluator)
+
+    def run(self) -> dict[str, float]:
+        """Return the metrics."""
+        self.runner.call_hook("before_test")
+        self.runner.call_hook("before_test_epoch")
+        self.runner.model.eval()
+        for index, batch in enumerate(self.dataloader):
+            if batch:
+                self.run_iter(index, batch)
+        metrics = self.evaluator.evaluate(len(self.dataloader.dataset))
+        self.runner.call_hook("after_test_epoch", metrics=metrics)
+        self.runner.call_hook("after_test")
+        return metrics
+
+    @torch.no_grad()
+    def run_iter(self, idx: int, data_batch: list[Sample]) -> None:
+        """Predict one batch and add to the metrics."""
+        self.runner.call_hook("before_test_iter", batch_idx=idx, data_batch=data_batch)
+        predictions = self.runner.model.test_step(data_batch)
+        self.evaluator.process(data_samples=predictions, data_batch=data_batch)
+        self.runner.call_hook("after_test_iter", batch_idx=idx, data_batch=data_batch, outputs=predictions)

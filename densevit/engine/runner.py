@@ -1,0 +1,215 @@
+"""mmengine's Runner with its defects on today's torch mended; each override says which."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from mmengine.dist import barrier, is_main_process
+from mmengine.model import MMDistributedDataParallel, is_model_wrapper
+from mmengine.runner import Runner as MMEngineRunner
+from torch import nn
+
+from densevit import __version__
+from densevit.engine.checkpoint import find_latest, load_model, read_manifest, save_checkpoint
+from densevit.errors import CheckpointError, ConfigError
+from densevit.weights import load_weights, read_file
+
+ALWAYS = {
+    "step_seed": {"type": "StepSeedHook"},
+    "non_finite": {"type": "NonFiniteLossHook"},
+    "bounded_history": {"type": "BoundedHistoryHook"},
+}
+
+
+class Runner(MMEngineRunner):
+    """Trains, validates and tests what a config describes.
+
+    A run is exact: the order of samples, their augmentation and the model's randomness are functions of the
+    seed and the step, so that a run resumed at any checkpoint ends with the weights of one never interrupted.
+    """
+
+    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+        """Also join a gloo group where there is no GPU: mmengine's ``init_dist`` always calls CUDA."""
+        if self.distributed and not torch.cuda.is_available() and not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("gloo")
+        super().setup_env(env_cfg)
+
+    def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
+        """Also wrap on the CPU, where mmengine passes device ids that DDP refuses."""
+        if self.distributed and model_wrapper_cfg is None and not torch.cuda.is_available():
+            unused = self.cfg.get("find_unused_parameters", False)
+            return MMDistributedDataParallel(module=model, broadcast_buffers=False, find_unused_parameters=unused)
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    def build_model(self, model: Any) -> nn.Module:
+        """Also load ``model.weights``, unless a checkpoint is going to be resumed."""
+        weights = model.pop("weights", None) if isinstance(model, dict) else None
+        built = super().build_model(model)
+        if weights is not None and not self._resume and self._load_from is None:
+            load_weights(built, weights, verbose=is_main_process())
+        return built
+
+    def build_train_loop(self, loop: Any) -> Any:
+        """Use our loops, which start at any step, for ``by_epoch`` True and False."""
+        if isinstance(loop, dict) and "type" not in loop:
+            loop = dict(loop)
+            loop["type"] = "EpochTrainLoop" if loop.pop("by_epoch", "max_epochs" in loop) else "IterTrainLoop"
+        return super().build_train_loop(loop)
+
+    def build_val_loop(self, loop: Any) -> Any:
+        """Use our loop, which reports the loss too."""
+        return super().build_val_loop({"type": "ValidationLoop", **loop} if isinstance(loop, dict) else loop)
+
+    def build_test_loop(self, loop: Any) -> Any:
+        """Use our loop, which builds our loader."""
+        return super().build_test_loop({"type": "EvaluationLoop", **loop} if isinstance(loop, dict) else loop)
+
+    def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
+        """Add the hooks that no run does without."""
+        super().register_default_hooks({**ALWAYS, **(hooks or {})})
+
+    def train(self) -> nn.Module:
+        """Check what can be checked before hours are spent, then train."""
+        if is_main_process():
+            self._guard_work_dir()
+        barrier()
+        self._train_loop = self.build_train_loop(self._train_loop)
+        if self._val_loop is not None:
+            self._val_loop = self.build_val_loop(self._val_loop)
+        for loop in filter(None, (self._train_loop, self._val_loop)):
+            self._check_dataset(loop.dataloader.dataset)
+        self._log_batch_size()
+        return super().train()
+
+    def test(self) -> dict[str, float]:
+        """Check the data, then test."""
+        self._test_loop = self.build_test_loop(self._test_loop)
+        self._check_dataset(self._test_loop.dataloader.dataset)
+        return super().test()
+
+    def load_or_resume(self) -> None:
+        """Resume from the newest intact checkpoint, never by unpickling."""
+        if self._has_loaded or not (self._resume or self._load_from):
+            return
+        path = Path(self._load_from) if self._load_from else find_latest(Path(self.work_dir), self.logger.warning)
+        if path is None:
+            self.logger.warning(f"nothing to resume in {self.work_dir}: training starts from the beginning")
+        elif self._resume:
+            self.resume(str(path))
+        else:
+            self.load_checkpoint(str(path))
+        self._has_loaded = True
+
+    def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Load all weights of the model, from a checkpoint of ours or an official release; return the former's meta.
+
+        Raises:
+            CheckpointError: Missing, corrupt, or of another model.
+        """
+        meta = load_model(self._bare_model(), Path(filename))
+        self.logger.info(f"loaded {filename}")
+        return meta
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Continue a run: weights, optimizer, position in the data, and the schedule of the config.
+
+        mmengine's checkpoints would overwrite a changed schedule; here one that has changed is built anew.
+        """
+        meta = self.load_checkpoint(filename)
+        checkpoint = read_file(Path(filename))
+        if "optimizer" not in checkpoint:
+            raise CheckpointError(f"{filename} cannot be resumed: it holds no optimizer. Pass it as --weights")
+        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        self.train_loop._iter, self.train_loop._epoch = meta["iter"], meta["epoch"]
+        if meta["seed"] != self.seed:
+            self.logger.warning(f"resuming with the checkpoint's seed {meta['seed']} in place of {self.seed}")
+            self._randomness_cfg.update(seed=meta["seed"])
+            self.set_randomness(**self._randomness_cfg)
+        fresh = [{k: v for k, v in group.items() if k != "params"} for group in self.optim_wrapper.param_groups]
+        self.optim_wrapper.load_state_dict(checkpoint["optimizer"])
+        if meta["schedule"] == self._schedule():
+            for scheduler, state in zip(self.param_schedulers or (), checkpoint["param_schedulers"], strict=True):
+                scheduler.load_state_dict(state)
+        else:
+            self.logger.warning("the schedule of the config has changed: the new one applies from here on")
+            for group, settings in zip(self.optim_wrapper.param_groups, fresh, strict=True):
+                group.update(settings)
+            self._fast_forward_schedule()
+        self._has_loaded = True
+        self.logger.info(f"resumed {filename} at step {self.iter}, epoch {self.epoch}")
+
+    def save_checkpoint(self, name: str, step: int, epoch: int, score: float | None = None) -> None:
+        """Write a checkpoint of plain values and tensors atomically into the work_dir."""
+        checkpoint = {
+            "meta": {
+                "iter": step,
+                "epoch": epoch,
+                "seed": self.seed,
+                "schedule": self._schedule(),
+                "config": self.cfg.pretty_text,
+                "config_name": Path(self.cfg.filename or "").name,
+                "dataset": self.train_dataloader.dataset.metainfo,
+                "densevit": __version__,
+                "torch": str(torch.__version__),
+            },
+            "state_dict": {k: v.cpu() for k, v in self._bare_model().state_dict().items()},
+            "optimizer": self.optim_wrapper.state_dict(),
+            "param_schedulers": [s.state_dict() for s in self.param_schedulers or ()],
+        }
+        self.call_hook("before_save_checkpoint", checkpoint=checkpoint)
+        if is_main_process():
+            save_checkpoint(checkpoint, Path(self.work_dir) / name, score)
+
+    def _bare_model(self) -> nn.Module:
+        return self.model.module if is_model_wrapper(self.model) else self.model
+
+    def _schedule(self) -> str:
+        """What the learning rate is a function of, as text."""
+        keys = ("param_scheduler", "train_cfg", "optim_wrapper", "auto_scale_lr")
+        return repr([(key, self.cfg.get(key)) for key in keys])
+
+    def _fast_forward_schedule(self) -> None:
+        """Step the schedulers, which start at step 0, to where the run is."""
+        steps_per_epoch = self.train_loop.dataloader.sampler.steps_per_epoch
+        for step in range(1, self.iter + 1):
+            for scheduler in self.param_schedulers or ():
+                if not scheduler.by_epoch or (self.epoch > 0 and step % steps_per_epoch == 0):
+                    scheduler.step()
+
+    def _guard_work_dir(self) -> None:
+        """Refuse to mix two runs in one folder; clear what a killed process left half-written."""
+        folder = Path(self.work_dir)
+        for temporary in folder.glob("*.tmp"):
+            temporary.unlink()
+        if not self._resume and read_manifest(folder):
+            raise ConfigError(
+                f"{folder} holds checkpoints of an earlier run. Go on with it by --resume, or choose another --work-dir"
+            )
+
+    def _check_dataset(self, dataset: Any) -> None:
+        classes, head = len(dataset.classes), self._bare_model().head
+        if classes != head.num_classes:
+            raise ConfigError(
+                f"the dataset has {classes} classes ({', '.join(dataset.classes[:5])}, ...) but "
+                f"model.head.num_classes is {head.num_classes}: make them equal"
+            )
+        mode = self.cfg.get("check_data", "sample")
+        if mode != "off" and is_main_process():
+            dataset.check(mode)
+        barrier()
+
+    def _log_batch_size(self) -> None:
+        """Say what the learning rate is really used with: recipes are for a total batch size."""
+        each = self.train_loop.dataloader.batch_size
+        accumulated = (self.cfg.get("optim_wrapper") or {}).get("accumulative_counts", 1)
+        total = each * self.world_size * accumulated
+        text = f"batch size: {each} x {self.world_size} processes x {accumulated} accumulated = {total}"
+        base = (self.auto_scale_lr or {}).get("base_batch_size")
+        if base and base != total:
+            scaled = self.auto_scale_lr.get("enable", False)
+            text += f"; the recipe is for {base}: " + (
+                f"learning rate scaled by {total / base:g}" if scaled else "consider --auto-scale-lr"
+            )
+        self.logger.info(text)
+

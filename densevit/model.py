@@ -1,0 +1,110 @@
+"""The one model class: every task trains, validates and predicts through it."""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor
+
+from densevit.errors import ConfigError
+from densevit.features import Backbone, Head, Losses, Neck, Specs
+from densevit.registry import BACKBONES, HEADS, MODELS, NECKS
+from densevit.structures import Sample
+
+PRECISIONS = ("auto", "bf16", "fp32")
+
+
+@MODELS.register_module()
+class DenseModel(BaseModel):
+    """Preprocessor -> backbone -> neck -> head.
+
+    Args:
+        backbone: Config of the backbone.
+        head: Config of the head; it receives the specs of what it reads.
+        neck: Config of the neck, if any; it receives the specs of the backbone.
+        data_preprocessor: Config of the preprocessor; it receives the backbone's divisor.
+        inference: Config of a callable ``(network, x) -> outputs`` which replaces ``network(x)`` in evaluation,
+            such as `SlideInference`.
+        precision: "bf16" runs the network under autocast, in training and evaluation; losses stay in fp32.
+            "auto" does so where the device has it in hardware.
+    """
+
+    def __init__(
+        self,
+        backbone: dict[str, Any],
+        head: dict[str, Any],
+        neck: dict[str, Any] | None = None,
+        data_preprocessor: dict[str, Any] | None = None,
+        inference: dict[str, Any] | None = None,
+        precision: str = "auto",
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise ConfigError(f"model.precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+        net: Backbone = BACKBONES.build(backbone)
+        super().__init__(
+            MODELS.build({"type": "ImagePreprocessor", **(data_preprocessor or {})}, {"divisor": net.divisor})
+        )
+        self.backbone = net
+        specs: Specs = net.specs
+        self.neck: Neck | None = None
+        if neck is not None:
+            self.neck = NECKS.build(neck, {"specs": specs})
+            specs = self.neck.specs
+        self.head: Head = HEADS.build(head, {"specs": specs})
+        self.inference: Callable[..., Any] | None = MODELS.build(inference) if inference else None
+        self.precision = precision
+
+    def network(self, x: Tensor) -> Any:
+        """Return the raw outputs of the head for a normalised batch ``(N, C, H, W)``."""
+        low = self.precision == "bf16" or (self.precision == "auto" and has_fast_bf16(x.device.type))
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
+            features = self.backbone(x)
+            if self.neck is not None:
+                features = features._replace(maps=self.neck(features.maps))
+            return self.head(features)
+
+    def forward(self, inputs: Tensor, samples: Sequence[Sample] = (), mode: str = "tensor") -> Any:
+        """Return raw outputs for ``mode="tensor"`` and losses for ``mode="loss"``, mmengine's word for training."""
+        outputs = self.network(inputs)
+        return self.head.loss(outputs, samples) if mode == "loss" else outputs
+
+    def test_step(self, data: Sequence[Sample]) -> list[Any]:
+        """Return one prediction per sample, at its original size."""
+        return self._evaluate(data, with_loss=False)[0]
+
+    def val_step(self, data: Sequence[Sample]) -> tuple[list[Any], Losses]:
+        """Return one prediction per sample, and the losses, averaged over the samples."""
+        return self._evaluate(data, with_loss=True)
+
+    def _evaluate(self, data: Sequence[Sample], with_loss: bool) -> tuple[list[Any], Losses]:
+        """Run inputs of equal size together: nothing is padded, so no result depends on its neighbours."""
+        batch = self.data_preprocessor(data, False)
+        inputs, samples = batch["inputs"], batch["samples"]
+        groups: dict[torch.Size, list[int]] = {}
+        for index, x in enumerate(inputs):
+            groups.setdefault(x.shape, []).append(index)
+        predictions: dict[int, Any] = {}
+        losses: Losses = {}
+        for members in groups.values():
+            x, group = torch.stack([inputs[i] for i in members]), [samples[i] for i in members]
+            outputs = self.inference(self.network, x) if self.inference else self.network(x)
+            predictions.update(zip(members, self.head.predict(outputs, [s.meta for s in group]), strict=True))
+            if with_loss:
+                for name, value in self.head.loss(outputs, group).items():
+                    losses[name] = losses.get(name, 0) + value * (len(members) / len(samples))
+        if with_loss:
+            losses["loss"] = sum((v for k, v in losses.items() if "loss" in k), torch.zeros(()))
+        return [predictions[i] for i in range(len(samples))], losses
+
+
+@cache
+def has_fast_bf16(device: str) -> bool:
+    """Say whether a device computes in bf16 faster than in fp32: Ampere and later, CPUs with AVX512-BF16 or AMX."""
+    if device == "cuda":
+        return torch.cuda.get_device_capability() >= (8, 0)
+    flags = Path("/proc/cpuinfo")
+    return device == "cpu" and flags.exists() and bool(re.search(r"\b(avx512_bf16|amx_bf16)\b", flags.read_text()))

@@ -4,7 +4,7 @@ Data: data/camvid/images/{train,val,test}/*.jpg and data/camvid/annotations/{tra
 is unlabelled; --data-root points elsewhere.
 """
 
-_base_ = ["_base_/runtime.py", "_base_/segformer_160k.py"]
+_base_ = ["_base_/segformer_160k.py"]
 
 classes = (
     "sky",

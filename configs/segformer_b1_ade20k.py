@@ -4,7 +4,7 @@ Paper (https://arxiv.org/abs/2105.15203): mIoU 42.2 / 43.1 single scale / multi 
 From the authors' ImageNet weights: python tools/train.py configs/segformer_b1_ade20k.py --weights mit_b1.pth
 """
 
-_base_ = ["_base_/runtime.py", "_base_/ade20k.py", "_base_/segformer_160k.py"]
+_base_ = ["_base_/ade20k.py", "_base_/segformer_160k.py"]
 
 model = dict(
     type="DenseModel",

@@ -4,7 +4,7 @@ Paper (https://arxiv.org/abs/2105.15203): mIoU 46.5 / 47.5 single scale / multi 
 From the authors' ImageNet weights: python tools/train.py configs/segformer_b2_ade20k.py --weights mit_b2.pth
 """
 
-_base_ = ["_base_/runtime.py", "_base_/ade20k.py", "_base_/segformer_160k.py"]
+_base_ = ["_base_/ade20k.py", "_base_/segformer_160k.py"]
 
 model = dict(
     type="DenseModel",

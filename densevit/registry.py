@@ -81,7 +81,7 @@ def accepted_keys(target: Callable[..., Any]) -> set[str] | None:
     known: set[str] = set()
     for base in target.__mro__:  # arguments that a constructor hands on go to the next one
         if "__init__" in base.__dict__ and base is not object:
-            named, more = _parameters(base.__init__)
+            named, more = _parameters(base.__dict__["__init__"])
             known |= named - {"self"}
             if not more:
                 return known

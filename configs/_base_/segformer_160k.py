@@ -3,6 +3,8 @@
 For a batch of 16: 8 processes of 2. With fewer, use --auto-scale-lr or accumulate gradients.
 """
 
+_base_ = ["runtime.py"]
+
 max_iters = 160_000
 warm_up = 1500
 optim_wrapper = dict(

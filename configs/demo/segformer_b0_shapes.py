@@ -3,4 +3,4 @@
 Data: python tools/make_demo_data.py segmentation --root data/demo
 """
 
-_base_ = ["../_base_/runtime.py", "../_base_/segformer_160k.py"]
+_base_ = ["../_base_/segformer_160k.py"]

@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 
 from densevit.engine.checkpoint_hook import CheckpointHook
 from densevit.engine.progress import ProgressHook
+from densevit.engine.report import ReportHook
 from densevit.engine.writer import PredictionWriterHook
 from densevit.errors import NonFiniteLossError
 from densevit.registry import HOOKS

@@ -59,7 +59,7 @@ class EpochTrainLoop(EpochBasedTrainLoop):
     def __init__(self, runner: Any, dataloader: Any, **options: Any) -> None:
         loader = build_loader(dataloader, runner.seed, Path(runner.work_dir), training=True, whole_batches=True)
         super().__init__(runner, loader, **options)
-        self.steps = loader.sampler.steps_per_epoch
+        self.steps = len(loader)
         self._max_iters = self._max_epochs * self.steps
         self._stream: Iterator[list[Sample]] | None = None
 

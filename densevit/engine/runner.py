@@ -1,11 +1,13 @@
 """mmengine's Runner with its defects on today's torch mended; each override says which."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed
 from mmengine.dist import barrier, is_main_process
+from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
@@ -21,6 +23,15 @@ ALWAYS = {
     "bounded_history": {"type": "BoundedHistoryHook"},
 }
 
+LENGTHY = (
+    "\n------------------------------------------------------------\nSystem environment",
+    "Config:\n",
+    "Hooks will be executed",
+    "paramwise_options",
+    "Distributed training is not used",
+    "Exp name:",
+)
+
 
 class Runner(MMEngineRunner):
     """Trains, validates and tests what a config describes.
@@ -28,6 +39,20 @@ class Runner(MMEngineRunner):
     A run is exact: the order of samples, their augmentation and the model's randomness are functions of the
     seed and the step, so that a run resumed at any checkpoint ends with the weights of one never interrupted.
     """
+
+    # of mmengine's Runner, which has no types
+    _train_loop: Any
+    _val_loop: Any
+    _test_loop: Any
+    _has_loaded: bool
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Keep the environment, the config and lists of parameters off the terminal: they are in the log file."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if type(handler) is logging.StreamHandler:
+                handler.addFilter(lambda record: not record.getMessage().startswith(LENGTHY))
+        return logger
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         """Also join a gloo group where there is no GPU: mmengine's ``init_dist`` always calls CUDA."""
@@ -171,7 +196,7 @@ class Runner(MMEngineRunner):
 
     def _fast_forward_schedule(self) -> None:
         """Step the schedulers, which start at step 0, to where the run is."""
-        steps_per_epoch = self.train_loop.dataloader.sampler.steps_per_epoch
+        steps_per_epoch = len(self.train_loop.dataloader)
         for step in range(1, self.iter + 1):
             for scheduler in self.param_schedulers or ():
                 if not scheduler.by_epoch or (self.epoch > 0 and step % steps_per_epoch == 0):
@@ -188,11 +213,12 @@ class Runner(MMEngineRunner):
             )
 
     def _check_dataset(self, dataset: Any) -> None:
-        classes, head = len(dataset.classes), self._bare_model().head
-        if classes != head.num_classes:
+        model: Any = self._bare_model()
+        expected, classes = model.head.num_classes, len(dataset.classes)
+        if classes != expected:
             raise ConfigError(
                 f"the dataset has {classes} classes ({', '.join(dataset.classes[:5])}, ...) but "
-                f"model.head.num_classes is {head.num_classes}: make them equal"
+                f"model.head.num_classes is {expected}: make them equal"
             )
         mode = self.cfg.get("check_data", "sample")
         if mode != "off" and is_main_process():

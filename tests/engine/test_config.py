@@ -1,0 +1,95 @@
+"""A wrong config fails before any data is read."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from densevit.engine.config import check_config, load_config
+from densevit.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.py") if "_base_" not in p.parts)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_is_right(path: Path) -> None:
+    load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model.backbone.type", "MiTT", "Did you mean 'MiT'"),
+        ("model.backbone.dropout_path", 0.1, "Did you mean 'drop_path'"),
+        ("model.head.type", "SegformerHead", "Did you mean 'SegFormerHead'"),
+        ("model.presicion", "fp32", "Did you mean 'precision'"),
+        ("train_dataloader.batchsize", 4, "Did you mean 'batch_size'"),
+        ("train_dataloader.dataset.type", "SegDatset", "Did you mean 'SegDataset'"),
+        ("train_dataloader.dataset.transforms.0.ration", 4, "Did you mean 'ratio'"),
+        ("val_evaluator.type", "MIoU", "not a registered metric"),
+        ("optim_wrapper.optimizer.type", "AdmW", "Did you mean 'AdamW'"),
+        ("optim_wrapper.optimizer.weight_deacy", 1, "Did you mean 'weight_decay'"),
+        ("param_scheduler.0.type", "PolyLr", "Did you mean 'PolyLR'"),
+        ("train_cfg.max_iter", 4, "Did you mean 'max_iters'"),
+        ("default_hooks.checkpoint.intervall", 4, "Did you mean 'interval'"),
+        ("train_dataloder", {}, "Did you mean 'train_dataloader'"),
+    ],
+)
+def test_a_misspelling_is_named_and_corrected(config: Config, key: str, value: object, message: str) -> None:
+    config.merge_from_dict({key: value})
+    with pytest.raises(ConfigError, match=message):
+        check_config(config)
+
+
+def test_an_option_must_name_an_existing_key(config: Config, tmp_path: Path) -> None:
+    path = tmp_path / "config.py"
+    config.dump(path)
+    assert load_config(path, {"model.backbone.drop_path": 0.5}).model.backbone.drop_path == 0.5
+    assert load_config(path, {"train_dataloader.dataset.transforms.0.ratio": (1, 2)})
+    with pytest.raises(ConfigError, match="Did you mean 'model'"):
+        load_config(path, {"modell.backbone.drop_path": 0.5})
+    with pytest.raises(ConfigError, match="Did you mean 'work_dir'"):
+        load_config(path, {"workdir": "x"})
+
+
+def test_a_missing_config_names_its_neighbours() -> None:
+    with pytest.raises(ConfigError, match=r"Did you mean 'segformer_b0_ade20k\.py'"):
+        load_config(ROOT / "configs" / "segformer_b0_ade20.py")
+
+
+def test_a_user_s_backbone_beside_the_config_is_found_and_trained(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "my_backbone.py").write_text(
+        """
+import torch
+from densevit import BACKBONES, Backbone, Features, FeatureSpec
+
+@BACKBONES.register_module()
+class Pyramid(Backbone):
+    divisor = (8, 8)
+
+    def __init__(self, width: int = 8):
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, width, 4, 4)
+        self.down = torch.nn.Conv2d(width, 2 * width, 2, 2)
+        self.specs = (FeatureSpec(width, (4, 4)), FeatureSpec(2 * width, (8, 8)))
+
+    def forward(self, x):
+        fine = self.stem(x).relu()
+        return Features((fine, self.down(fine).relu()))
+"""
+    )
+    config.custom_imports = {"imports": ["my_backbone"]}
+    config.model.backbone = {"_delete_": True, "type": "Pyramid", "width": 12}
+    config.model.backbone.pop("_delete_")
+    config.train_cfg.max_iters = 2
+    path = tmp_path / "config.py"
+    config.dump(path)
+    cfg = load_config(path)
+
+    from densevit.engine.runner import Runner
+
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert type(runner.model.backbone).__name__ == "Pyramid"
+    assert (tmp_path / "run" / "iter_2.pth").exists()

@@ -1,6 +1,5 @@
 """Segmentation from a folder of images and one of masks with an id per pixel; ADE20K is such a pair."""
 
-import colorsys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from densevit.data.folders import list_files, pair_files, shortened
 from densevit.data.readers import image_size, read_image, read_mask
 from densevit.data.transforms import build_transforms
 from densevit.errors import ConfigError, DataError
+from densevit.palette import distinct_colours
 from densevit.registry import DATASETS
 from densevit.structures import SegTarget
 
@@ -117,7 +117,9 @@ class SegDataset(DenseDataset):
             contradicting, unreadable = self._problems(self.read, everything)
         elif mode == "sample":
             contradicting, unreadable = self._problems(self._check_size, _evenly(len(self), CHECKED_SIZES))
-            contradicting += self._problems(self._check_labels, _evenly(len(self), CHECKED_LABELS))[0]
+            more_contradicting, more_unreadable = self._problems(self._check_labels, _evenly(len(self), CHECKED_LABELS))
+            contradicting += more_contradicting
+            unreadable = list(dict.fromkeys(unreadable + more_unreadable))
             if self.quarantine is not None and len(unreadable) <= self.quarantine.limit:
                 unreadable = []  # the quarantine records them when they are met
         else:
@@ -176,13 +178,6 @@ class ADE20KDataset(SegDataset):
             image_suffix=".jpg",
             download_help=ADE20K_HELP.format(parent=Path(data_root).parent),
         )
-
-
-def distinct_colours(count: int) -> list[tuple[int, int, int]]:
-    """Return colours whose neighbours differ well: hues by the golden section, in three shades."""
-    shades = [(0.65, 0.95), (0.9, 0.7), (0.4, 0.85)]  # saturation, value
-    colours = [colorsys.hsv_to_rgb(i * 0.618034 % 1, *shades[i % 3]) for i in range(count)]
-    return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in colours]
 
 
 def _class_names(classes: Sequence[str]) -> tuple[str, ...]:

@@ -1,0 +1,42 @@
+"""Print parameters and multiply-accumulates (MACs) of a model, stage by stage.
+
+python tools/model_info.py configs/segformer_b0_ade20k.py --size 512 512
+python tools/model_info.py mit_b0
+"""
+
+import argparse
+
+from rich.console import Console
+
+from densevit.cli import run
+from densevit.tables import rich_table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", metavar="CONFIG_OR_BACKBONE", help="a config, or the name of a backbone")
+    parser.add_argument("--size", type=int, nargs="+", default=[512, 512], help="height width; depth or time first")
+    parser.add_argument("--channels", type=int, default=3, help="of the input")
+    args = parser.parse_args()
+
+    from densevit.engine.complexity import complexity
+    from densevit.engine.config import load_config
+    from densevit.registry import BACKBONES, MODELS
+
+    if args.model.endswith(".py"):
+        options = load_config(args.model).model
+        model = MODELS.build({key: value for key, value in options.items() if key != "weights"})
+    else:
+        model = BACKBONES.build({"type": args.model})
+    rows = [
+        ("  " * part.depth + part.name, f"{part.params / 1e6:.3f}", f"{part.macs / 1e9:.3f}")
+        for part in complexity(model, args.size, args.channels)
+    ]
+    title = f"{args.model}, input {args.channels} x {' x '.join(map(str, args.size))}"
+    console = Console()
+    console.print(rich_table(title, ["part", "parameters (M)", "MACs (G)"], rows))
+    console.print("MACs of convolutions, linear layers and attention; 1 MAC = 2 FLOPs.", style="dim")
+
+
+if __name__ == "__main__":
+    run(main)

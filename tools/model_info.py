@@ -35,7 +35,7 @@ def main() -> None:
     title = f"{args.model}, input {args.channels} x {' x '.join(map(str, args.size))}"
     console = Console()
     console.print(rich_table(title, ["part", "parameters (M)", "MACs (G)"], rows))
-    console.print("MACs of convolutions, linear layers and attention; 1 MAC = 2 FLOPs.", style="dim")
+    console.print("MACs of convolutions, linear layers and attention; 1 MAC = 2 FLOPs.", style="dim", highlight=False)
 
 
 if __name__ == "__main__":

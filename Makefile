@@ -1,0 +1,57 @@
+# What a developer and CI run. Another Python: make test PYTHON=python3.12 VENV=.venv312
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+PYTEST := $(RUN) -m pytest -q --timeout 300
+
+CONFIG := configs/demo/segformer_b0_shapes.py
+DATA := data/demo
+DEMO := work_dirs/demo
+
+.PHONY: install demo test test-slow test-all lint types bench clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): setup.py pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --disable-pip-version-check --quiet -e ".[test,dev]"
+	touch $@
+
+# Make data, train on them, test, predict: a few minutes on two CPU cores.
+demo: install
+	$(RUN) tools/make_demo_data.py segmentation --root $(DATA)
+	rm -rf $(DEMO)
+	$(RUN) tools/train.py $(CONFIG) --work-dir $(DEMO)
+	$(RUN) tools/test.py $(CONFIG) $$(ls -t $(DEMO)/iter_*.pth | head -n 1) --work-dir $(DEMO)
+	$(RUN) tools/predict.py $(CONFIG) $$(ls -t $(DEMO)/iter_*.pth | head -n 1) --out $(DEMO)/predicted \
+		$$(ls $(DATA)/segmentation/images/validation/* | head -n 4)
+	@echo
+	@echo "summary:         $(DEMO)/results.md"
+	@echo "curves:          $(DEMO)/curves.png"
+	@echo "truth compared:  $(DEMO)/predictions/"
+	@echo "predicted files: $(DEMO)/predicted/overlays/"
+
+test: lint types
+	$(PYTEST) -m "not slow"
+
+# What `make test` leaves out: every variant, faults, whole runs.
+test-slow: install
+	$(PYTEST) -m slow
+
+test-all: test test-slow
+
+lint: install
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+types: install
+	$(RUN) -m mypy
+
+bench: install
+	for script in benchmarks/*.py; do $(RUN) $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -2,15 +2,16 @@
 
 import io
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from rich.console import Console
@@ -26,25 +27,20 @@ SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
 class Rows(Dataset[list[Tensor]]):
     metainfo = {"classes": ("even", "odd")}  # noqa: RUF012
 
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.seconds = seconds
-
     def __len__(self) -> int:
         return 12
 
     def __getitem__(self, index: int) -> list[Tensor]:
-        time.sleep(self.seconds)
         return [torch.full((4,), index / len(self))]
 
 
 class Line(BaseModel):
-    def __init__(self, fail_at: int | None = None, seconds: float = 0.0) -> None:
+    def __init__(self, fail_at: int | None = None) -> None:
         super().__init__()
         self.line = nn.Linear(4, 1)
-        self.fail_at, self.seconds, self.calls = fail_at, seconds, 0
+        self.fail_at, self.calls = fail_at, 0
 
     def forward(self, inputs: Tensor, mode: str = "tensor") -> Any:
-        time.sleep(self.seconds)
         self.calls += 1
         if self.calls == self.fail_at:
             raise RuntimeError("no memory left")
@@ -69,15 +65,15 @@ def console() -> Console:
 def make_runner(tmp_path: Path) -> Iterator[Callable[..., Runner]]:
     hooks = []
 
-    def make(hook: ProgressHook, model: Line | None = None, rows: Rows | None = None, steps: int = 8) -> Runner:
+    def make(hook: ProgressHook, model: Line | None = None) -> Runner:
         hooks.append(hook)
-        rows = rows or Rows()
+        rows = Rows()
         return Runner(
             model or Line(),
             str(tmp_path),
             train_dataloader=DataLoader(rows, batch_size=2, sampler=InfiniteSampler(rows)),
             val_dataloader=DataLoader(Rows(), batch_size=5),
-            train_cfg={"by_epoch": False, "max_iters": steps, "val_interval": steps // 2},
+            train_cfg={"by_epoch": False, "max_iters": 8, "val_interval": 4},
             val_cfg={},
             val_evaluator=[Score()],
             optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.01}},
@@ -188,23 +184,54 @@ def test_a_failed_run_gives_the_terminal_back_when_the_process_ends(tmp_path: Pa
     assert shown.rindex(SHOW_CURSOR) > shown.rindex(HIDE_CURSOR)
 
 
-def test_slow_loading_is_reported_once_with_the_way_out(make_runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("densevit.engine.progress.os.cpu_count", lambda: 8)
-    runner = make_runner(ProgressHook(), Line(seconds=0.001), Rows(seconds=0.002), steps=220)
-    runner.train()
-    assert log_of(runner).count("data loading takes") == 1
-    assert "of the time: raise train_dataloader.num_workers (now 0)" in log_of(runner)
+def simulate(seconds: list[tuple[float, float]], event: str | None = None) -> list[str]:
+    """Let steps take these (loading, whole) seconds, the event happen after each 50th; return the warnings."""
+    warnings: list[str] = []
+    hub = MessageHub("simulated")
+    runner = SimpleNamespace(
+        iter=0,
+        max_iters=len(seconds),
+        message_hub=hub,
+        logger=SimpleNamespace(warning=warnings.append),
+        train_dataloader=SimpleNamespace(num_workers=2),
+        val_dataloader=SimpleNamespace(dataset=Rows()),
+    )
+    hook = ProgressHook()
+    hook.before_train(runner)
+    for runner.iter, (loading, whole) in enumerate(seconds):
+        hook.before_train_iter(runner, runner.iter)
+        hub.update_scalar("train/data_time", loading)
+        hub.update_scalar("train/time", whole)
+        hook.after_train_iter(runner, runner.iter)
+        if event == "validation" and runner.iter % 50 == 49:
+            hook.before_val_epoch(runner)
+            hook.after_val_epoch(runner, {})
+        if event == "checkpoint" and runner.iter % 50 == 49:
+            hook.before_save_checkpoint(runner, {})
+    return warnings
 
 
-def test_fast_loading_is_not_reported(make_runner: Any) -> None:
-    runner = make_runner(ProgressHook(), Line(seconds=0.01), steps=120)
-    runner.train()
-    assert "data loading takes" not in log_of(runner)
+@pytest.mark.parametrize(
+    ("cores", "advice"),
+    [(8, "raise train_dataloader.num_workers (now 2)"), (2, "2 workers on 2 cores cannot keep up")],
+)
+def test_slow_loading_is_reported_once_with_the_way_out(
+    cores: int, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("densevit.engine.progress.os.cpu_count", lambda: cores)
+    [warning] = simulate([(0.43, 1.0)] * 300)
+    assert warning.startswith("data loading takes 43 % of the time: ")
+    assert advice in warning
 
 
-def test_time_between_steps_is_not_taken_for_loading(make_runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    evaluate = Score.compute_metrics
-    monkeypatch.setattr(Score, "compute_metrics", lambda *args: (time.sleep(0.5), evaluate(*args))[1])
-    runner = make_runner(ProgressHook(), Line(seconds=0.01), steps=220)
-    runner.train()
-    assert "data loading takes" not in log_of(runner)
+def test_loading_that_is_fast_enough_or_slow_at_first_is_not_reported() -> None:
+    assert simulate([(0.19, 1.0)] * 300) == []
+    assert simulate([(60.0, 61.0)] + [(0.1, 1.0)] * 300) == []
+
+
+@pytest.mark.parametrize("event", ["validation", "checkpoint"])
+def test_time_between_steps_is_not_taken_for_loading(event: str) -> None:
+    seconds = [(0.1, 1.0)] * 300
+    seconds[50::50] = [(60.0, 61.0)] * 5
+    assert simulate(seconds, event) == []
+    assert simulate(seconds) != []

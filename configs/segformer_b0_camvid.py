@@ -52,9 +52,7 @@ test_evaluator = val_evaluator
 
 max_iters = 6000
 warm_up = 200
-optim_wrapper = dict(
-    optimizer=dict(lr=1e-3, weight_decay=0.05), paramwise_cfg=dict(_delete_=True, norm_decay_mult=0.0)
-)
+optim_wrapper = dict(optimizer=dict(lr=1e-3, weight_decay=0.05), paramwise_cfg=dict(_delete_=True, norm_decay_mult=0.0))
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-3, by_epoch=False, begin=0, end=warm_up),
     dict(type="PolyLR", power=1.0, eta_min=0.0, by_epoch=False, begin=warm_up, end=max_iters),

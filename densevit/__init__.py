@@ -16,7 +16,7 @@ _HOMES = {
         ("BACKBONES", "DATASETS", "HEADS", "HOOKS", "METRICS", "MODELS", "NECKS", "TRANSFORMS"), "densevit.registry"
     ),
 }
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

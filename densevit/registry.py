@@ -109,7 +109,7 @@ NECKS = Registry("neck", ["densevit.necks"])
 HEADS = Registry("head", _TASKS)
 MODELS = Registry("model", ["densevit.model", "densevit.preprocess", *_TASKS], parent=root.MODELS)
 DATASETS = Registry("dataset", _TASKS, parent=root.DATASETS)
-TRANSFORMS = Registry("transform", ["densevit.data.transforms"], parent=root.TRANSFORMS)
+TRANSFORMS = Registry("transform", ["densevit.data.transforms"])  # mmcv's, of another kind, are left out
 METRICS = Registry("metric", _TASKS, parent=root.METRICS)
 HOOKS = Registry("hook", ["densevit.engine.hooks"], parent=root.HOOKS)
 

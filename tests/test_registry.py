@@ -10,12 +10,12 @@ from densevit.registry import BACKBONES, HOOKS, MODELS, OPTIMIZERS, PARAM_SCHEDU
 
 
 def test_the_nearest_name_is_suggested() -> None:
-    with pytest.raises(ConfigError, match="Did you mean 'mit_b0'"):
+    with pytest.raises(ConfigError, match=r"Did you mean 'mit_b0'"):
         BACKBONES.build({"type": "mitb0"})
 
 
 def test_the_nearest_key_is_suggested() -> None:
-    with pytest.raises(ConfigError, match="mit_b0' takes no 'drop_paht'. Did you mean 'drop_path'"):
+    with pytest.raises(ConfigError, match=r"mit_b0' takes no 'drop_paht'. Did you mean 'drop_path'"):
         BACKBONES.build({"type": "mit_b0", "drop_paht": 0.1})
 
 

@@ -1,6 +1,6 @@
 """Generate a small dataset in the layout of a real one.
 
-python tools/make_demo_data.py segmentation --root data/demo --train 160 --val 32
+python tools/make_demo_data.py segmentation --root data/demo --train 320 --val 32
 """
 
 import argparse
@@ -14,7 +14,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=["segmentation"])
     parser.add_argument("--root", default="data/demo", help="the data go to ROOT/TASK (data/demo)")
-    parser.add_argument("--train", type=int, default=160, help="pictures to train on (160)")
+    parser.add_argument("--train", type=int, default=320, help="pictures to train on (320)")
     parser.add_argument("--val", type=int, default=32, help="pictures to validate on (32)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

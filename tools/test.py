@@ -10,7 +10,9 @@ def main() -> None:
     add_config_options(parser)
     parser.add_argument("checkpoint", help="of a run of ours, or official weights")
     add_run_options(parser)
-    parser.add_argument("--out", metavar="DIR", help="write the predictions, masks as PNG; tools/score.py re-scores them")
+    parser.add_argument(
+        "--out", metavar="DIR", help="write the predictions, masks as PNG; tools/score.py re-scores them"
+    )
     parser.add_argument("--show-dir", metavar="DIR", help="write pictures of the predictions")
     parser.add_argument("--tta", action="store_true", help="average over scales and the mirror image")
     parser.add_argument("--slide", action="store_true", help="sliding windows in place of the whole image")

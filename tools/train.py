@@ -16,7 +16,9 @@ def main() -> None:
     parser.add_argument(
         "--resume", nargs="?", const="latest", metavar="CKPT", help="go on: from the newest intact checkpoint, or CKPT"
     )
-    parser.add_argument("--weights", metavar="PATH", help="start from these weights: ours, official, timm, Hugging Face")
+    parser.add_argument(
+        "--weights", metavar="PATH", help="start from these weights: ours, official, timm, Hugging Face"
+    )
     parser.add_argument("--auto-scale-lr", action="store_true", help="learning rate proportional to the batch size")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--deterministic", action="store_true", help="refuse operations that are not reproducible")

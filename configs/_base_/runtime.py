@@ -9,6 +9,4 @@ default_hooks = dict(
     progress=dict(type="ProgressHook"),
     report=dict(type="ReportHook"),
 )
-visualizer = dict(
-    type="Visualizer", vis_backends=[dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")]
-)
+visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")])

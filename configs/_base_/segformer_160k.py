@@ -1,4 +1,4 @@
-"""SegFormer's schedule: AdamW at 6e-5, ten times that for the head, 1,500 steps of warm-up, then linear to 0 at 160,000.
+"""SegFormer's schedule: AdamW at 6e-5, ten times that for the head, 1,500 steps of warm-up, linear to 0 at 160,000.
 
 For a batch of 16: 8 processes of 2. With fewer, use --auto-scale-lr or accumulate gradients.
 """

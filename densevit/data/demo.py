@@ -17,7 +17,7 @@ MARKER = "demo.json"
 SEGMENTATION_CLASSES = CLASSES
 
 
-def make_segmentation(root: str | Path, train: int = 160, val: int = 32, seed: int = 0) -> None:
+def make_segmentation(root: str | Path, train: int = 320, val: int = 32, seed: int = 0) -> None:
     """Write landscapes in the layout of ADE20K: ``{images,annotations}/{training,validation}``.
 
     Masks hold 0 for unlabelled and ``i + 1`` for class ``i`` of `SEGMENTATION_CLASSES`. A picture depends on seed,

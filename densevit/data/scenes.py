@@ -72,11 +72,11 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     draw_ground(canvas, horizon)
     if rng.random() < 0.7:
         draw_water(canvas, horizon)
-    for foot in np.sort(rng.uniform(horizon + 0.05 * height, 0.98 * height, rng.integers(5, 10))):
+    for foot in np.sort(rng.uniform(horizon + 0.05 * height, 0.98 * height, rng.integers(4, 8))):
         x, near = rng.uniform(0, width), (foot - horizon) / (height - horizon)
         if ids[int(foot), int(x)] != _id("water"):
             draw = OBJECTS[rng.integers(len(OBJECTS))]
-            draw(canvas, Place(x, foot, height * (0.35 + 0.65 * near) * rng.uniform(0.8, 1.2)))
+            draw(canvas, Place(x, foot, height * (0.7 + 0.5 * near) * rng.uniform(0.85, 1.25)))
     return photograph(canvas)
 
 
@@ -129,7 +129,7 @@ def draw_house(canvas: Canvas, at: Place) -> None:
     """Draw walls, a pointed or flattened roof, windows, a door, and perhaps a chimney."""
     rng = canvas.rng
     half, wall, ridge = rng.uniform(0.16, 0.32), rng.uniform(0.2, 0.36), rng.uniform(0.1, 0.22)
-    colour, roof = canvas.colour(), canvas.colour()
+    colour, roof = canvas.colour(saturation=(0.05, 0.45), value=(0.55, 0.95)), canvas.colour((0.9, 1.15))
     cast_shadow(canvas, at, half)
     if rng.random() < 0.4:
         canvas.polygon("house", scaled(roof, 0.7), at.box(half * 0.4, wall, half * 0.6, wall + ridge * 1.1))
@@ -153,7 +153,7 @@ def draw_tree(canvas: Canvas, at: Place) -> None:
     """Draw a trunk with a round crown or a conifer of three tiers."""
     rng = canvas.rng
     trunk, tall, wide = rng.uniform(0.1, 0.25), rng.uniform(0.3, 0.5), rng.uniform(0.1, 0.22)
-    hues = [(0.2, 0.42), (0.2, 0.42), (0.95, 1.15), (0, 1)][rng.integers(4)]
+    hues = [(0.2, 0.42), (0.2, 0.42), (0.95, 1.15)][rng.integers(3)]
     leaves = canvas.colour(hues, (0.25, 0.9), (0.2, 0.75))
     cast_shadow(canvas, at, wide)
     canvas.polygon("tree", canvas.colour((0.02, 0.1), (0.2, 0.6), (0.15, 0.5)), at.box(-0.025, 0, 0.025, trunk + 0.1))
@@ -175,7 +175,7 @@ def draw_fence(canvas: Canvas, at: Place) -> None:
     """Draw pickets; the narrow gaps between them belong to the fence."""
     rng = canvas.rng
     half, tall, step = rng.uniform(0.3, 0.7), rng.uniform(0.12, 0.2), rng.uniform(0.05, 0.07)
-    colour = canvas.colour()
+    colour = canvas.colour((0, 0.15), (0, 0.7))
     canvas.polygon("fence", scaled(colour, 0.45), at.box(-half, 0.02, half, tall * 0.9))
     for rail in (0.25, 0.65):
         canvas.polygon("fence", scaled(colour, 0.8), at.box(-half, tall * rail, half, tall * (rail + 0.13)))
@@ -189,7 +189,7 @@ def draw_car(canvas: Canvas, at: Place) -> None:
     """Draw a car from its side, facing either way."""
     rng = canvas.rng
     half, facing = rng.uniform(0.19, 0.25), rng.choice([-1, 1])
-    colour, glass = canvas.colour(), canvas.colour((0.5, 0.65), (0, 0.4), (0.15, 0.8))
+    colour, glass = canvas.colour(saturation=(0.4, 0.95)), canvas.colour((0.5, 0.65), (0, 0.4), (0.15, 0.8))
     cast_shadow(canvas, at, half)
 
     def shape(shade: Colour, *points: tuple[float, float]) -> None:
@@ -207,8 +207,8 @@ def draw_car(canvas: Canvas, at: Place) -> None:
 def draw_ball(canvas: Canvas, at: Place) -> None:
     """Draw a shaded ball with a stripe."""
     rng = canvas.rng
-    radius = rng.uniform(0.07, 0.13)
-    base, stripe = canvas.colour(), canvas.colour()
+    radius = rng.uniform(0.08, 0.14)
+    base, stripe = canvas.colour(saturation=(0.5, 0.95)), canvas.colour(saturation=(0, 0.4), value=(0.6, 1))
     cast_shadow(canvas, at, radius)
     turn = rng.uniform(0, np.pi)
     for shrink in np.linspace(1, 0.15, 8):  # ever smaller and brighter, towards the light

@@ -1,5 +1,6 @@
 """Loading and checking of configs: a wrong name or key fails here, before any data is read."""
 
+import difflib
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -147,8 +148,13 @@ def _check_loader(name: str, loader: Mapping[str, Any]) -> None:
     if "dataset" not in loader or "batch_size" not in loader:
         raise ConfigError(f'{name} needs "dataset" and "batch_size"')
     registry.DATASETS.check(loader["dataset"])
-    for transform in loader["dataset"].get("transforms", ()):
+    _check_transforms(loader["dataset"].get("transforms", ()))
+
+
+def _check_transforms(transforms: Iterable[Any]) -> None:
+    for transform in transforms:
         registry.TRANSFORMS.check(transform)
+        _check_transforms(transform.get("transforms", ()))
 
 
 def _check_schedule(cfg: Config) -> None:
@@ -180,6 +186,4 @@ def _near_miss(key: str) -> str:
 
 
 def _similar(key: str, known: Iterable[str]) -> list[str]:
-    import difflib
-
     return difflib.get_close_matches(key, known, n=1, cutoff=0.88)

@@ -59,4 +59,3 @@ def one_thread(worker: int) -> None:
     """Keep a worker to one thread: there are as many workers as cores, so that more only contend."""
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-

@@ -238,4 +238,3 @@ class Runner(MMEngineRunner):
                 f"learning rate scaled by {total / base:g}" if scaled else "consider --auto-scale-lr"
             )
         self.logger.info(text)
-

@@ -150,6 +150,29 @@ class SegDataset(DenseDataset):
         self.read_labels(self.pairs[index][1])
 
 
+ADE20K_HELP = (
+    "Download http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip (0.9 GB) and unpack it in "
+    "{parent}, or pass --data-root with its place. To try the framework without a download: "
+    "python tools/make_demo_data.py segmentation, then python tools/train.py configs/demo/segformer_b0_shapes.py"
+)
+
+_ADE20K_NAMES = (
+    "wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, person, earth, door, "
+    "table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf, house, sea, mirror, rug, field, "
+    "armchair, seat, fence, desk, rock, wardrobe, lamp, bathtub, railing, cushion, base, box, column, signboard, "
+    "chest of drawers, counter, sand, sink, skyscraper, fireplace, refrigerator, grandstand, path, stairs, runway, "
+    "case, pool table, pillow, screen door, stairway, river, bridge, bookcase, blind, coffee table, toilet, flower, "
+    "book, hill, bench, countertop, stove, palm, kitchen island, computer, swivel chair, boat, bar, arcade machine, "
+    "hovel, bus, towel, light, truck, tower, chandelier, awning, streetlight, booth, television receiver, airplane, "
+    "dirt track, apparel, pole, land, bannister, escalator, ottoman, bottle, buffet, poster, stage, van, ship, "
+    "fountain, conveyer belt, canopy, washer, plaything, swimming pool, stool, barrel, basket, waterfall, tent, bag, "
+    "minibike, cradle, oven, ball, food, step, tank, trade name, microwave, pot, animal, bicycle, lake, dishwasher, "
+    "screen, blanket, sculpture, hood, sconce, vase, traffic light, tray, ashcan, fan, pier, crt screen, plate, "
+    "monitor, bulletin board, shower, radiator, glass, clock, flag"
+)
+ADE20K_CLASSES = tuple(_ADE20K_NAMES.split(", "))
+
+
 @DATASETS.register_module()
 class ADE20KDataset(SegDataset):
     """The 150 classes of scene parsing (https://arxiv.org/abs/1608.05442), as in ADEChallengeData2016.zip.
@@ -159,6 +182,8 @@ class ADE20KDataset(SegDataset):
         data_root: The unpacked archive.
         split: "training" (20210 images) or "validation" (2000).
     """
+
+    classes = ADE20K_CLASSES
 
     def __init__(
         self,
@@ -231,26 +256,3 @@ def _compare_sizes(image_path: str, image: tuple[int, ...], mask_path: str, mask
             f"{mask_path} is {mask[0]} x {mask[1]}, but {image_path} is {image[0]} x {image[1]} (height x width, "
             "upright by EXIF): make a mask of that size, or remove the pair"
         )
-
-
-ADE20K_HELP = (
-    "Download http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip (0.9 GB) and unpack it in "
-    "{parent}, or pass --data-root with its place. To try the framework without a download: "
-    "python tools/make_demo_data.py segmentation, then python tools/train.py configs/demo/segformer_b0_shapes.py"
-)
-
-_ADE20K_NAMES = (
-    "wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, person, earth, door, "
-    "table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf, house, sea, mirror, rug, field, "
-    "armchair, seat, fence, desk, rock, wardrobe, lamp, bathtub, railing, cushion, base, box, column, signboard, "
-    "chest of drawers, counter, sand, sink, skyscraper, fireplace, refrigerator, grandstand, path, stairs, runway, "
-    "case, pool table, pillow, screen door, stairway, river, bridge, bookcase, blind, coffee table, toilet, flower, "
-    "book, hill, bench, countertop, stove, palm, kitchen island, computer, swivel chair, boat, bar, arcade machine, "
-    "hovel, bus, towel, light, truck, tower, chandelier, awning, streetlight, booth, television receiver, airplane, "
-    "dirt track, apparel, pole, land, bannister, escalator, ottoman, bottle, buffet, poster, stage, van, ship, "
-    "fountain, conveyer belt, canopy, washer, plaything, swimming pool, stool, barrel, basket, waterfall, tent, bag, "
-    "minibike, cradle, oven, ball, food, step, tank, trade name, microwave, pot, animal, bicycle, lake, dishwasher, "
-    "screen, blanket, sculpture, hood, sconce, vase, traffic light, tray, ashcan, fan, pier, crt screen, plate, "
-    "monitor, bulletin board, shower, radiator, glass, clock, flag"
-)
-ADE20K_CLASSES = tuple(_ADE20K_NAMES.split(", "))

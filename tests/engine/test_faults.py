@@ -91,7 +91,7 @@ def test_a_checkpoint_of_another_model_is_refused_and_says_of_which(config: Conf
     config.model.head.num_classes = 5
     from densevit.registry import MODELS
 
-    with pytest.raises(CheckpointError, match="another model.*linear_pred"):
+    with pytest.raises(CheckpointError, match=r"another model.*linear_pred"):
         load_model(MODELS.build(config.model), tmp_path / "run" / "iter_8.pth")
     assert runner.iter == 8
 
@@ -118,7 +118,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_files(config: Con
 
 def test_a_wrong_number_of_classes_is_found_before_training(config: Config, tmp_path: Path) -> None:
     config.model.head.num_classes = 4
-    with pytest.raises(ConfigError, match="dataset has 3 classes .*num_classes is 4"):
+    with pytest.raises(ConfigError, match=r"dataset has 3 classes .*num_classes is 4"):
         run(config, tmp_path / "run")
 
 
@@ -130,9 +130,7 @@ def test_a_label_out_of_range_is_found_before_training(config: Config, scenes: P
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_truncated_image_is_recorded_and_replaced(
-    config: Config, scenes: Path, tmp_path: Path, workers: int
-) -> None:
+def test_a_truncated_image_is_recorded_and_replaced(config: Config, scenes: Path, tmp_path: Path, workers: int) -> None:
     path = scenes / "images/train/003.jpg"
     path.write_bytes(path.read_bytes()[:600])
     config.train_dataloader.num_workers = workers

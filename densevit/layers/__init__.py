@@ -6,7 +6,7 @@ from densevit.layers.freeze import freeze
 from densevit.layers.init import init_weights
 from densevit.layers.mlp import MixFFN
 from densevit.layers.patch_embed import OverlapPatchEmbed
-from densevit.layers.shape import crop, pad_stack, resize, to_map, to_tokens
+from densevit.layers.shape import crop, pad_stack, pointwise, resize, to_map, to_tokens
 
 __all__ = [
     "DropPath",
@@ -19,6 +19,7 @@ __all__ = [
     "freeze",
     "init_weights",
     "pad_stack",
+    "pointwise",
     "resize",
     "to_map",
     "to_tokens",

@@ -16,7 +16,13 @@ def to_tokens(x: Tensor) -> Tensor:
 
 def to_map(x: Tensor, grid: Sequence[int]) -> Tensor:
     """``(N, L, C)`` to a channels-last view ``(N, C, *grid)``."""
-    return x.transpose(1, 2).unflatten(2, tuple(grid))
+    # In this order the strides of a batch of one are those by which convolutions recognise channels-last.
+    return x.unflatten(1, tuple(grid)).movedim(-1, 1)
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Convolve a map with a kernel of size 1 and weight ``(out, in)``; the result is channels-last."""
+    return F.linear(x.movedim(1, -1), weight, bias).movedim(-1, 1)
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:

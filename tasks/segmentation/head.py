@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from densevit.errors import ConfigError
 from densevit.features import Features, Head, Losses, Specs
-from densevit.layers import crop, pad_stack, resize
+from densevit.layers import crop, pad_stack, pointwise, resize
 from densevit.registry import HEADS
 from densevit.structures import Meta, Sample
+from densevit.tasks.segmentation.loss import resized_cross_entropy
 from densevit.tasks.segmentation.prediction import SegPrediction
 
 
@@ -73,7 +74,7 @@ class SegFormerHead(Head):
     def forward(self, features: Features) -> Tensor:
         """Return class logits on the grid of the finest map, ``(N, K, h, w)``."""
         x = self.dropout(F.relu(self._fuse(features.maps), inplace=True))
-        return self.linear_pred(x)
+        return pointwise(x, self.linear_pred.weight.flatten(1), self.linear_pred.bias)
 
     def _fuse(self, maps: Sequence[Tensor]) -> Tensor:
         bn = self.linear_fuse.bn
@@ -85,10 +86,10 @@ class SegFormerHead(Head):
             scale = bn.weight * (var + bn.eps).rsqrt()
             weights = [scale[:, None] * w for w in weights]
             bias = (bias - mean) * scale + bn.bias
-        # The finest level carries the bias. Sums run from fine to coarse.
-        x = F.conv2d(maps[0], weights[0][:, :, None, None], bias)
-        for w, level in zip(weights[1:], maps[1:], strict=True):
-            x = x + resize(F.conv2d(level, w[:, :, None, None]), x.shape[2:])
+        x = pointwise(maps[0], weights[0], bias)
+        for weight, level in zip(weights[1:], maps[1:], strict=True):
+            # In place on what resizing made, which nothing else holds.
+            x = resize(pointwise(level, weight), x.shape[2:]).add_(x)
         return bn(x) if bn.training else x
 
     def _products(self) -> tuple[list[Tensor], Tensor]:
@@ -100,32 +101,28 @@ class SegFormerHead(Head):
         return [f @ lin.weight for f, lin in zip(fuse, linears, strict=True)], bias
 
     def loss(self, outputs: Tensor, samples: Sequence[Sample]) -> Losses:
-        """Return cross entropy per labelled pixel, and the accuracy in percent of one pixel per cell.
+        """Return cross entropy per labelled pixel, and the share of those pixels that are right in percent.
 
-        Masks may be smaller than the padded input, which is the grid times the stride: beyond them nothing counts.
+        Masks may be smaller than the padded input; beyond them nothing counts.
         """
-        size = [n * s for n, s in zip(outputs.shape[2:], self.stride, strict=True)]
-        masks = [s.target.mask.long() for s in samples]
-        target = pad_stack(masks, size, self.ignore_index).to(outputs.device)
-        logits = resize(outputs.to(torch.promote_types(outputs.dtype, torch.float32)), size)
-        weights = self.class_weights
-        total = F.cross_entropy(logits, target, weights, ignore_index=self.ignore_index, reduction="sum")
-        labelled = target != self.ignore_index
-        count = labelled.sum() if weights is None else weights[target[labelled]].sum()
-        with torch.no_grad():
-            cells = (..., slice(None, None, self.stride[0]), slice(None, None, self.stride[1]))
-            hits = (logits[cells].argmax(dim=1) == target[cells]).sum()
-            accuracy = 100.0 * hits / labelled[cells].sum().clamp(min=1)
-        # Without a labelled pixel the total is zero: keep it so.
-        return {"loss_seg": total / torch.where(count > 0, count, 1), "acc_seg": accuracy}
+        stride = self._stride(outputs, samples[0].meta)
+        size = [n * s for n, s in zip(outputs.shape[2:], stride, strict=True)]
+        target = pad_stack([s.target.mask.long() for s in samples], size, self.ignore_index).to(outputs.device)
+        loss, accuracy = resized_cross_entropy(outputs, target, self.ignore_index, self.class_weights)
+        return {"loss_seg": loss, "acc_seg": 100 * accuracy}
 
     def predict(self, outputs: Tensor, metas: Sequence[Meta]) -> list[SegPrediction]:
         """Return one mask per sample at its original size."""
         predictions = []
         for logits, meta in zip(outputs, metas, strict=True):
-            grid = [-(-n // s) for n, s in zip(meta.input_size, self.stride, strict=True)]
-            predictions.append(SegPrediction(argmax_resized(crop(logits, grid), meta.original_size)))
+            stride = self._stride(outputs, meta)
+            valid = crop(logits, [-(-n // s) for n, s in zip(meta.input_size, stride, strict=True)])
+            predictions.append(SegPrediction(argmax_resized(valid, meta.original_size)))
         return predictions
+
+    def _stride(self, outputs: Tensor, meta: Meta) -> tuple[int, ...]:
+        """Return the stride of logits: 1 if the inference, test-time augmentation for one, undid that of the head."""
+        return (1, 1) if tuple(outputs.shape[2:]) == tuple(meta.input_size) else self.stride
 
     @staticmethod
     def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:

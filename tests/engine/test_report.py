@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from PIL import Image
 from torch import Tensor, nn
 
 from densevit.engine.curves import plot_curves, read_scalars, smooth
 from densevit.engine.report import ReportHook, side_by_side
+from densevit.engine.runner import Runner
 from densevit.errors import DataError
 from densevit.structures import Meta, Sample, SegTarget
 
@@ -194,3 +196,19 @@ def test_worker_ranks_write_nothing(runner: Any, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("densevit.engine.report.is_main_process", lambda: False)
     ReportHook().after_train(runner)
     assert not (Path(runner.work_dir) / "results.md").exists()
+
+
+def test_a_training_and_its_continuation_leave_one_report(config: Config, tmp_path: Path) -> None:
+    config.visualizer = {"type": "Visualizer", "vis_backends": [{"type": "LocalVisBackend"}]}
+    config.default_hooks.logger = {"type": "LoggerHook", "interval": 2, "log_metric_by_epoch": False}
+    config.default_hooks.report = {"type": "ReportHook"}
+    for steps in (8, 12):
+        config.train_cfg.max_iters, config.resume = steps, steps > 8
+        config.experiment_name = config.visualizer["name"] = f"{tmp_path.name}_{steps}"
+        Runner.from_cfg(config).train()
+    scalars = read_scalars(tmp_path / "run")
+    assert [step for step, _ in scalars["train/loss"]] == [2, 4, 6, 8, 10, 12]
+    assert [step for step, _ in scalars["val/mIoU"]] == [4, 8, 12]
+    assert [step for step, _ in scalars["val/loss"]] == [4, 8, 12]
+    assert "| metric | last (step 12) | best | at step |" in (tmp_path / "run" / "results.md").read_text()
+    assert (tmp_path / "run" / "curves.png").stat().st_size > 10_000

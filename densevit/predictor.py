@@ -127,6 +127,7 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
 
 def write_index(entries: list[dict[str, Any]], out: Path) -> Path:
     """Write ``predictions.json``."""
+    out.mkdir(parents=True, exist_ok=True)
     path = out / "predictions.json"
     path.write_text(json.dumps(entries, indent=1))
     return path

@@ -1,8 +1,17 @@
-"""What a segmentation model predicts for one image."""
+"""What a segmentation model predicts for one image, and pictures of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from densevit.structures import SegTarget
+
+Palette = Sequence[Sequence[int]]
+FONT_SIZE, ROW, MARGIN, MAX_ROWS = 14, 20, 6, 30
 
 
 @dataclass(frozen=True)
@@ -10,3 +19,58 @@ class SegPrediction:
     """``mask`` is ``(H, W)`` at the original size of the image: class indices, uint8 or int16, on the CPU."""
 
     mask: Tensor
+
+    def draw(self, image: np.ndarray, classes: Sequence[str], palette: Palette) -> np.ndarray:
+        """Return the image ``(H, W, 3)``, uint8 RGB, coloured by class, with a legend of those in it to its right."""
+        picture = Image.fromarray(overlay(image, self.mask.numpy(), palette))
+        shares = self._shares(len(classes))
+        rows = [(f"{classes[i]}  {share:.1%}", tuple(palette[i])) for i, share in shares.items()]
+        if len(rows) > MAX_ROWS:
+            rows[MAX_ROWS - 1 :] = [(f"and {len(rows) - MAX_ROWS + 1} more", (255, 255, 255))]
+        return np.asarray(_with_legend(picture, rows))
+
+    @staticmethod
+    def draw_truth(image: np.ndarray, target: SegTarget, classes: Sequence[str], palette: Palette) -> np.ndarray:
+        """Draw the true mask as a predicted one is drawn."""
+        return SegPrediction(target.mask.as_subclass(Tensor)).draw(image, classes, palette)
+
+    def save(self, stem: Path) -> Path:
+        """Write the class indices to the PNG file ``<stem>.png`` and return its path."""
+        path = stem.with_name(f"{stem.name}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mask = self.mask.numpy()
+        Image.fromarray(mask if mask.dtype == np.uint8 else mask.astype(np.uint16)).save(path)
+        return path
+
+    def summary(self, classes: Sequence[str]) -> dict[str, dict[str, float]]:
+        """Return, under "shares", the share of the pixels of each class that occurs, the largest first."""
+        return {"shares": {classes[i]: round(share, 6) for i, share in self._shares(len(classes)).items()}}
+
+    def _shares(self, num_classes: int) -> dict[int, float]:
+        ids, counts = self.mask.unique(return_counts=True)
+        shares = dict(zip(ids.tolist(), (counts / self.mask.numel()).tolist(), strict=True))
+        return {i: shares[i] for i in sorted(shares, key=shares.__getitem__, reverse=True) if 0 <= i < num_classes}
+
+
+def overlay(image: np.ndarray, mask: np.ndarray, palette: Palette, opacity: float = 0.5) -> np.ndarray:
+    """Colour an image ``(H, W, 3)``, uint8 RGB, by ``mask`` ``(H, W)``; ids beyond the palette leave it as it is."""
+    colours = np.asarray(palette, dtype=np.float32)
+    known = (mask >= 0) & (mask < len(colours))
+    picture = image.copy()
+    mixed = (1 - opacity) * image[known] + opacity * colours[mask[known]]
+    picture[known] = np.rint(mixed).astype(np.uint8)
+    return picture
+
+
+def _with_legend(picture: Image.Image, rows: Sequence[tuple[str, tuple[int, ...]]]) -> Image.Image:
+    font = ImageFont.load_default(FONT_SIZE)
+    width = max((font.getlength(text) for text, _ in rows), default=0) + ROW + 2 * MARGIN
+    height = max(picture.height, len(rows) * ROW + 2 * MARGIN)
+    canvas = Image.new("RGB", (picture.width + int(width) + MARGIN, height), "white")
+    canvas.paste(picture)
+    draw, left = ImageDraw.Draw(canvas), picture.width + MARGIN
+    for i, (text, colour) in enumerate(rows):
+        top = MARGIN + i * ROW
+        draw.rectangle((left, top + 2, left + ROW - 6, top + ROW - 4), fill=colour)
+        draw.text((left + ROW, top), text, fill="black", font=font)
+    return canvas

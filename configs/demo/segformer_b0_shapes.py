@@ -9,7 +9,7 @@ classes = ("sky", "ground", "water", "house", "tree", "fence", "car", "ball")
 model = dict(
     type="DenseModel",
     backbone=dict(type="mit_b0", drop_path=0.0),
-    head=dict(type="SegFormerHead", num_classes=len(classes), dropout=0.0, class_weights=(1, 1, 1, 2, 2, 3, 3, 4)),
+    head=dict(type="SegFormerHead", num_classes=len(classes), dropout=0.0, class_weights=(1, 1, 1, 1, 1.5, 1.5, 2, 2)),
 )
 train_pipeline = [
     dict(type="RandomRatioResize", scale=(160, 128), ratio=(0.75, 1.5)),

@@ -72,11 +72,11 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     draw_ground(canvas, horizon)
     if rng.random() < 0.7:
         draw_water(canvas, horizon)
-    for foot in np.sort(rng.uniform(horizon + 0.05 * height, 0.98 * height, rng.integers(4, 8))):
+    for foot in np.sort(rng.uniform(horizon + 0.05 * height, 0.98 * height, rng.integers(3, 7))):
         x, near = rng.uniform(0, width), (foot - horizon) / (height - horizon)
         if ids[int(foot), int(x)] != _id("water"):
             draw = OBJECTS[rng.integers(len(OBJECTS))]
-            draw(canvas, Place(x, foot, height * (0.7 + 0.5 * near) * rng.uniform(0.85, 1.25)))
+            draw(canvas, Place(x, foot, height * (0.85 + 0.45 * near) * rng.uniform(0.9, 1.3)))
     return photograph(canvas)
 
 

@@ -103,11 +103,12 @@ class SegFormerHead(Head):
     def loss(self, outputs: Tensor, samples: Sequence[Sample]) -> Losses:
         """Return cross entropy per labelled pixel, and the share of those pixels that are right in percent.
 
-        Masks may be smaller than the padded input; beyond them nothing counts.
+        Masks may be smaller than the padded input; beyond them nothing counts. In evaluation, where they have the
+        size of the file, they are resized to that of the input.
         """
         stride = self._stride(outputs, samples[0].meta)
         size = [n * s for n, s in zip(outputs.shape[2:], stride, strict=True)]
-        target = pad_stack([s.target.mask.long() for s in samples], size, self.ignore_index).to(outputs.device)
+        target = pad_stack([_mask_of_input(s) for s in samples], size, self.ignore_index).to(outputs.device)
         loss, accuracy = resized_cross_entropy(outputs, target, self.ignore_index, self.class_weights)
         return {"loss_seg": loss, "acc_seg": 100 * accuracy}
 
@@ -138,6 +139,13 @@ class SegFormerHead(Head):
             if not key.startswith("conv_seg."):
                 translated[key] = value
         return translated
+
+
+def _mask_of_input(sample: Sample) -> Tensor:
+    mask = sample.target.mask.as_subclass(Tensor)
+    if tuple(mask.shape) != sample.meta.input_size:
+        mask = F.interpolate(mask[None, None].float(), sample.meta.input_size, mode="nearest-exact")[0, 0]
+    return mask.long()
 
 
 def argmax_resized(logits: Tensor, size: Sequence[int], chunk: int = 16) -> Tensor:

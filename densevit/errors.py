@@ -22,3 +22,7 @@ class CheckpointError(DensevitError, RuntimeError):
 
 class NonFiniteLossError(DensevitError, FloatingPointError):
     """The loss became NaN or infinite."""
+
+
+class InstallationError(DensevitError, ImportError):
+    """Installed packages do not fit each other."""

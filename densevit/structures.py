@@ -3,8 +3,17 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
-from torchvision.tv_tensors import Image, Mask
+
+from densevit.errors import InstallationError
+
+try:
+    from torchvision.tv_tensors import Image, Mask
+except (ImportError, RuntimeError) as error:  # the first import of torchvision, wherever one starts
+    raise InstallationError(
+        f"torchvision does not match torch {torch.__version__} ({error}). Mend it: pip install -U torch torchvision"
+    ) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,9 @@
 """Names in configs build registered things only, and a wrong one says what was meant."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +63,24 @@ def test_importing_densevit_is_quick_and_loads_no_torch() -> None:
     seconds, torch_loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
     assert float(seconds) < 0.2
     assert torch_loaded == "False"
+
+
+def test_a_torchvision_made_for_another_torch_is_named(tmp_path: Path) -> None:
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(
+        "raise RuntimeError('operator torchvision::nms does not exist')"
+    )
+    tool = Path(__file__).parents[1] / "tools" / "train.py"
+    config = tool.parents[1] / "configs" / "segformer_b0_ade20k.py"
+    done = subprocess.run(
+        [sys.executable, tool, config, "--work-dir", tmp_path / "run"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: torchvision does not match torch")
+    assert "pip install -U torch torchvision" in done.stderr.strip().splitlines()[-1]
 
 
 def test_every_public_name_can_be_imported() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from densevit.layers import resize
 
@@ -35,6 +36,8 @@ def resized_cross_entropy(
 
 
 class _CrossEntropy(torch.autograd.Function):
+    """Weighted mean of the losses and number of hits; ``target`` is a class everywhere, of weight 0 where ignored."""
+
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         height, stride = logits.shape[2], target.shape[1] // logits.shape[2]
@@ -60,6 +63,7 @@ class _CrossEntropy(torch.autograd.Function):
         return total * scale, hits
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, grad_hits: Tensor) -> tuple[Tensor, None, None]:
         (grad,) = ctx.saved_tensors
         return grad * grad_loss, None, None
@@ -73,7 +77,8 @@ def _cross_entropy(logits: Tensor, target: Tensor, weight: Tensor, with_grad: bo
     scores = resize(logits, size).permute(0, 2, 3, 1).reshape(-1, num_classes).log_softmax(dim=1)
     chosen = scores.gather(1, index)
     hits = ((chosen >= scores.amax(dim=1, keepdim=True)) & (weight > 0)).sum()
-    loss = -(chosen * weight).sum()
+    # Log-probabilities may be minus infinity, and zero times that is not a number.
+    loss = -torch.where(weight > 0, chosen * weight, 0).sum()
     if not with_grad:
         return loss, hits, logits
     slope = scores.exp_().scatter_add_(1, index, torch.full_like(chosen, -1)).mul_(weight)

@@ -1,0 +1,99 @@
+"""The model between samples and predictions."""
+
+import pytest
+import torch
+from torchvision.tv_tensors import Image, Mask
+
+from densevit.errors import ConfigError
+from densevit.model import DenseModel
+from densevit.registry import MODELS
+from densevit.structures import Meta, Sample, SegTarget
+
+
+def build(**options: object) -> DenseModel:
+    torch.manual_seed(0)
+    backbone = {"type": "MiT", "dims": (8, 16, 16, 24), "depths": (1, 1, 1, 1), "num_heads": (1, 2, 2, 3)}
+    head = {"type": "SegFormerHead", "num_classes": 3, "channels": 16}
+    model: DenseModel = MODELS.build(
+        {"type": "DenseModel", "backbone": backbone, "head": head, "precision": "fp32", **options}
+    )
+    return model.eval()
+
+
+def sample(height: int, width: int, seed: int, original: tuple[int, int] | None = None) -> Sample:
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
+    size = original or (height, width)
+    mask = torch.randint(0, 3, size, dtype=torch.uint8, generator=generator)
+    return Sample(Image(image), SegTarget(Mask(mask)), Meta(f"{seed}.png", size, (height, width)))
+
+
+def test_a_prediction_does_not_depend_on_the_rest_of_the_batch() -> None:
+    model = build()
+    samples = [sample(64, 96, 0), sample(97, 130, 1), sample(64, 96, 2), sample(40, 33, 3)]
+    with torch.no_grad():
+        together = model.test_step(samples)
+        alone = [model.test_step([s])[0] for s in samples]
+    for one, other, s in zip(together, alone, samples, strict=True):
+        assert one.mask.shape == s.meta.original_size
+        assert (one.mask != other.mask).float().mean() < 0.01  # but for ties of rounding
+
+
+def test_a_prediction_has_the_size_of_the_file() -> None:
+    prediction = build().test_step([sample(64, 96, 0, original=(50, 77))])[0]
+    assert prediction.mask.shape == (50, 77)
+
+
+def test_the_validation_loss_is_the_mean_over_samples_of_any_size() -> None:
+    model = build()
+    samples = [sample(64, 96, 0), sample(32, 64, 1, original=(30, 70)), sample(64, 96, 2)]
+    with torch.no_grad():
+        _, together = model.val_step(samples)
+        alone = [model.val_step([s])[1]["loss"] for s in samples]
+    torch.testing.assert_close(together["loss"], torch.stack(alone).mean())
+    assert together["loss"] == together["loss_seg"]
+
+
+def test_the_validation_loss_is_that_of_training_where_nothing_is_resized() -> None:
+    model = build()
+    batch = [sample(64, 96, 0), sample(64, 96, 1)]
+    with torch.no_grad():
+        data = model.data_preprocessor(batch, True)
+        expected = model(data["inputs"], data["samples"], mode="loss")["loss_seg"]
+        torch.testing.assert_close(model.val_step(batch)[1]["loss_seg"], expected)
+
+
+def test_training_inputs_are_padded_to_the_divisor_and_padding_does_not_count() -> None:
+    model = build()
+    data = model.data_preprocessor([sample(40, 70, 0), sample(64, 50, 1)], True)
+    assert data["inputs"].shape == (2, 3, 64, 96)
+    assert (data["inputs"][0, :, 40:] == 0).all()
+    x = torch.zeros(2, 3, 16, 24)
+    loss = model.head.loss(x, data["samples"])["loss_seg"]
+    torch.testing.assert_close(loss, torch.log(torch.tensor(3.0)))
+
+
+def test_bf16_is_used_where_asked_for_and_losses_stay_in_fp32() -> None:
+    model, low = build(), build(precision="bf16")
+    x = torch.randn(1, 3, 64, 64)
+    assert model(x).dtype == torch.float32
+    assert low(x).dtype == torch.bfloat16
+    data = low.data_preprocessor([sample(64, 64, 0)], True)
+    assert low(data["inputs"], data["samples"], mode="loss")["loss_seg"].dtype == torch.float32
+    torch.testing.assert_close(low(x).float(), model(x), atol=0.05, rtol=0.05)
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(ConfigError, match="bf16"):
+        build(precision="fp16")
+
+
+def test_an_inference_replaces_the_network_in_evaluation_only() -> None:
+    window = {"type": "SlideInference", "window": (32, 32), "stride": (32, 32)}
+    plain, sliding = build(), build(inference=window)
+    data = [sample(96, 96, 0)]
+    assert (plain.test_step(data)[0].mask != sliding.test_step(data)[0].mask).any()
+    x = torch.randn(1, 3, 96, 96)
+    assert torch.equal(plain(x), sliding(x))
+    augmented = build(inference={"type": "TestTimeAugment", "scales": (0.5, 1.0), "inference": window})
+    assert augmented.test_step(data)[0].mask.shape == (96, 96)

@@ -154,12 +154,8 @@ class ProgressHook(Hook):
     def _open(self, runner: Any) -> None:
         if self._live is not None or not (is_main_process() and self.console.is_interactive):
             return
-        logger, ours = runner.logger, TerminalHandler(self.console, logging.INFO)
-        for handler in [h for h in logger.handlers if type(h) is logging.StreamHandler]:
-            logger.removeHandler(handler)
-            self._cleanup.callback(logger.addHandler, handler)
-        logger.addHandler(ours)
-        self._cleanup.callback(logger.removeHandler, ours)
+        for plain in [h for h in runner.logger.handlers if type(h) is logging.StreamHandler]:
+            self._replace(runner.logger, plain, TerminalHandler(self.console, plain.level))
         self._live = Live(
             get_renderable=self._render,
             console=self.console,
@@ -171,6 +167,13 @@ class ProgressHook(Hook):
         self._live.start(refresh=True)
         atexit.register(self.close)  # after_run is not called when a run fails
         self._cleanup.callback(atexit.unregister, self.close)
+
+    def _replace(self, logger: logging.Logger, plain: logging.Handler, ours: logging.Handler) -> None:
+        ours.filters = plain.filters
+        logger.removeHandler(plain)
+        logger.addHandler(ours)
+        self._cleanup.callback(logger.addHandler, plain)
+        self._cleanup.callback(logger.removeHandler, ours)
 
     def _begin(self, runner: Any, name: str, images: int) -> None:
         self.evaluation = Bar(name, images, "images")

@@ -119,8 +119,11 @@ def read_file(path: Path) -> Any:
                 f"{path} asks to run {unsafe[1]}, which could do anything. If you trust the file, convert it to "
                 "safetensors in an environment that may be lost, and load the result"
             ) from error
-        first = str(error).strip().partition("\n")[0]
-        raise CheckpointError(f"{path} is corrupt or not a checkpoint; fetch it again ({first})") from error
+        # What torch says before this advises to execute the file.
+        reason = str(error).rpartition("WeightsUnpickler error: ")[2].partition("\n")[0].partition(". ")[0]
+        raise CheckpointError(
+            f"{path} is corrupt or no checkpoint; fetch it again ({reason or type(error).__name__})"
+        ) from error
 
 
 def _unwrap(content: Any, source: str) -> State:

@@ -89,6 +89,8 @@ class MiT(Backbone):
             self.add_module(f"block{n}", nn.ModuleList(blocks))
             self.add_module(f"norm{n}", nn.LayerNorm(dim, eps=1e-6))
         self.specs = tuple(FeatureSpec(dims[i], (4 << i, 4 << i)) for i in out_indices)
+        # The grid of each stage must hold one window of its reduction.
+        self.min_size = max((reductions[i] - 1) * (4 << i) + 1 for i in range(self.num_stages))
         self.apply(init_weights)
         for i in range(frozen_stages):
             for part in self._stage(i):
@@ -97,6 +99,8 @@ class MiT(Backbone):
     def forward(self, x: Tensor) -> Features:
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"expected images (N, {self.in_channels}, H, W), got {tuple(x.shape)}")
+        if min(x.shape[2:]) < self.min_size:
+            raise ValueError(f"images must be at least {self.min_size} pixels high and wide, not {tuple(x.shape[2:])}")
         maps = []
         for i in range(self.num_stages):
             embed, blocks, norm = self._stage(i)

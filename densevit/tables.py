@@ -12,7 +12,7 @@ Cell = str | int | float
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
-    """Return an aligned plain-text table; columns of numbers go to the right, floats have four decimals."""
+    """Return an aligned plain-text table; numbers go to the right, floats have four decimals, or two above 1."""
     lines, right = _layout(columns, rows)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [
@@ -43,14 +43,21 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell
 
 def _layout(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> tuple[list[list[str]], list[bool]]:
     """Return the lines of text, names first, and for each column whether it goes to the right."""
-    lines = [list(columns), *([_text(cell) for cell in row] for row in rows)]
-    right = [all(_is_number(line[i]) for line in lines[1:]) for i in range(len(columns))]
-    return lines, right
+    rows = list(rows)
+    texts = [_texts([row[i] for row in rows]) for i in range(len(columns))]
+    lines = [list(columns), *(list(line) for line in zip(*texts, strict=True))]
+    return lines, [all(map(_is_number, column)) for column in texts]
 
 
-def _text(cell: Cell) -> str:
+def _texts(cells: Sequence[Cell]) -> list[str]:
+    """Return the text of the cells of a column, floats with the same number of decimals."""
+    decimals = 2 if any(isinstance(cell, float) and abs(cell) > 1 for cell in cells) else 4
+    return [_text(cell, decimals) for cell in cells]
+
+
+def _text(cell: Cell, decimals: int) -> str:
     if isinstance(cell, float):
-        return "-" if math.isnan(cell) else f"{cell:.4f}"
+        return "-" if math.isnan(cell) else f"{cell:.{decimals}f}"
     return str(cell)
 
 

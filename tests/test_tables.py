@@ -22,6 +22,11 @@ def test_numbers_are_aligned_to_the_right_and_names_to_the_left() -> None:
     ]
 
 
+def test_per_cent_have_two_decimals_in_the_whole_column() -> None:
+    lines = table("Validation", ["class", "IoU %"], [["sky", 96.3071], ["ball", 0.5]]).splitlines()
+    assert lines[4:6] == ["sky    96.31", "ball    0.50"]
+
+
 def test_a_table_without_rows_shows_its_columns() -> None:
     assert "class  IoU  Acc" in table("Nothing", COLUMNS, [])
 

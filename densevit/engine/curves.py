@@ -113,6 +113,7 @@ def _finish(axes: Axes, title: str) -> None:
     axes.set_title(title, fontsize=11)
     axes.set_xlabel("step")
     axes.set_xlim(left=0)
+    axes.ticklabel_format(axis="y", scilimits=(-2, 4))
     axes.grid(alpha=0.3)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))

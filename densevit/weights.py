@@ -120,7 +120,7 @@ def read_file(path: Path) -> Any:
                 "safetensors in an environment that may be lost, and load the result"
             ) from error
         # What torch says before this advises to execute the file.
-        reason = str(error).rpartition("WeightsUnpickler error: ")[2].partition("\n")[0].partition(". ")[0]
+        reason = str(error).rpartition("WeightsUnpickler error: ")[2].strip().partition("\n")[0].partition(". ")[0]
         raise CheckpointError(
             f"{path} is corrupt or no checkpoint; fetch it again ({reason or type(error).__name__})"
         ) from error

@@ -27,6 +27,8 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """Interpolate a map linearly to ``size``, corners of the outer cells aligned (``align_corners=False``)."""
+    if tuple(x.shape[2:]) == tuple(size):
+        return x
     return F.interpolate(x, tuple(size), mode=_INTERPOLATION[x.ndim - 2], align_corners=False)
 
 

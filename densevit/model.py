@@ -94,10 +94,9 @@ class DenseModel(BaseModel):
             outputs = self.inference(self.network, x) if self.inference else self.network(x)
             predictions.update(zip(members, self.head.predict(outputs, [s.meta for s in group]), strict=True))
             if with_loss:
-                for name, value in self.head.loss(outputs, group).items():
+                terms = {k: v for k, v in self.head.loss(outputs, group).items() if "loss" in k}
+                for name, value in {**terms, "loss": sum(terms.values())}.items():
                     losses[name] = losses.get(name, 0) + value * (len(members) / len(samples))
-        if with_loss:
-            losses["loss"] = sum((v for k, v in losses.items() if "loss" in k), torch.zeros(()))
         return [predictions[i] for i in range(len(samples))], losses
 
 

@@ -6,6 +6,16 @@ Data: python tools/make_demo_data.py segmentation --root data/demo
 _base_ = ["../_base_/segformer_160k.py"]
 
 classes = ("sky", "ground", "water", "house", "tree", "fence", "car", "ball")
+palette = (
+    (150, 200, 255),
+    (140, 170, 90),
+    (50, 100, 200),
+    (220, 110, 80),
+    (30, 130, 60),
+    (190, 150, 100),
+    (170, 60, 200),
+    (255, 210, 40),
+)
 model = dict(
     type="DenseModel",
     backbone=dict(type="mit_b0", drop_path=0.0),
@@ -21,6 +31,7 @@ dataset = dict(
     type="SegDataset",
     data_root="data/demo/segmentation",
     classes=classes,
+    palette=palette,
     reduce_zero_label=True,
     download_help="Make it: python tools/make_demo_data.py segmentation --root data/demo",
 )

@@ -101,7 +101,7 @@ class SegFormerHead(Head):
         return [f @ lin.weight for f, lin in zip(fuse, linears, strict=True)], bias
 
     def loss(self, outputs: Tensor, samples: Sequence[Sample]) -> Losses:
-        """Return cross entropy per labelled pixel, and the share of those pixels that are right in percent.
+        """Return cross entropy per labelled pixel, and the share of those pixels that are right.
 
         Masks may be smaller than the padded input; beyond them nothing counts. In evaluation, where they have the
         size of the file, they are resized to that of the input.
@@ -110,7 +110,7 @@ class SegFormerHead(Head):
         size = [n * s for n, s in zip(outputs.shape[2:], stride, strict=True)]
         target = pad_stack([_mask_of_input(s) for s in samples], size, self.ignore_index).to(outputs.device)
         loss, accuracy = resized_cross_entropy(outputs, target, self.ignore_index, self.class_weights)
-        return {"loss_seg": loss, "acc_seg": 100 * accuracy}
+        return {"loss_seg": loss, "acc_seg": accuracy}
 
     def predict(self, outputs: Tensor, metas: Sequence[Meta]) -> list[SegPrediction]:
         """Return one mask per sample at its original size."""

@@ -21,6 +21,7 @@ setup(
         "torchvision>=0.25",  # the release made for torch 2.10
         "mmengine>=0.10.7",
         "mmcv-lite>=2.2",  # imports as mmcv, needs no compiler
+        "opencv-python>=4.10",
         "numpy>=2",
         "pillow>=11",
         "matplotlib>=3.9",

@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+SOURCES := benchmarks configs densevit tasks tests tools setup.py
 PYTEST := $(RUN) -m pytest -q --timeout 300
 
 CONFIG := configs/demo/segformer_b0_shapes.py
@@ -44,8 +45,8 @@ test-slow: install
 test-all: test test-slow
 
 lint: install
-	$(RUN) -m ruff check .
-	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check $(SOURCES)
+	$(RUN) -m ruff format --check $(SOURCES)
 
 types: install
 	$(RUN) -m mypy

@@ -95,7 +95,8 @@ class DenseModel(BaseModel):
             predictions.update(zip(members, self.head.predict(outputs, [s.meta for s in group]), strict=True))
             if with_loss:
                 terms = {k: v for k, v in self.head.loss(outputs, group).items() if "loss" in k}
-                for name, value in {**terms, "loss": sum(terms.values())}.items():
+                terms["loss"] = torch.stack(list(terms.values())).sum()
+                for name, value in terms.items():
                     losses[name] = losses.get(name, 0) + value * (len(members) / len(samples))
         return [predictions[i] for i in range(len(samples))], losses
 

@@ -1,5 +1,6 @@
 """mmengine's Runner with its defects on today's torch mended; each override says which."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -192,7 +193,7 @@ class Runner(MMEngineRunner):
     def _schedule(self) -> str:
         """What the learning rate is a function of, as text."""
         keys = ("param_scheduler", "train_cfg", "optim_wrapper", "auto_scale_lr")
-        return repr([(key, self.cfg.get(key)) for key in keys])
+        return json.dumps({key: self.cfg.get(key) for key in keys}, sort_keys=True, default=repr)
 
     def _fast_forward_schedule(self) -> None:
         """Step the schedulers, which start at step 0, to where the run is."""

@@ -252,6 +252,13 @@ def test_predictions_are_exactly_the_argmax_of_resized_logits(num_classes: int) 
     assert mask.dtype == (torch.uint8 if num_classes <= 255 else torch.int16)
 
 
+def test_low_precision_does_not_coarsen_the_interpolation() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(5, 16, 21).bfloat16()
+    up = F.interpolate(logits[None].float(), (61, 83), mode="bilinear", align_corners=False)[0]
+    assert torch.equal(argmax_resized(logits, (61, 83)).long(), up.argmax(0))
+
+
 def test_ties_go_to_the_first_class() -> None:
     assert not argmax_resized(torch.zeros(40, 4, 4), (8, 8)).any()
 

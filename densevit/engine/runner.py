@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import nn
 
 from densevit import __version__
 from densevit.engine.checkpoint import find_latest, load_model, read_manifest, save_checkpoint
+from densevit.engine.progress import ProgressHook
 from densevit.errors import CheckpointError, ConfigError
 from densevit.weights import load_weights, read_file
 
@@ -106,13 +109,15 @@ class Runner(MMEngineRunner):
         for loop in filter(None, (self._train_loop, self._val_loop)):
             self._check_dataset(loop.dataloader.dataset)
         self._log_batch_size()
-        return super().train()
+        with self._display():
+            return super().train()
 
     def test(self) -> dict[str, float]:
         """Check the data, then test."""
         self._test_loop = self.build_test_loop(self._test_loop)
         self._check_dataset(self._test_loop.dataloader.dataset)
-        return super().test()
+        with self._display():
+            return super().test()
 
     def load_or_resume(self) -> None:
         """Resume from the newest intact checkpoint, never by unpickling."""
@@ -147,6 +152,7 @@ class Runner(MMEngineRunner):
         if "optimizer" not in checkpoint:
             raise CheckpointError(f"{filename} cannot be resumed: it holds no optimizer. Pass it as --weights")
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        self._bare_model().load_state_dict(checkpoint["state_dict"])  # a hook, EMA's, may have exchanged the weights
         self.train_loop._iter, self.train_loop._epoch = meta["iter"], meta["epoch"]
         if meta["seed"] != self.seed:
             self.logger.warning(f"resuming with the checkpoint's seed {meta['seed']} in place of {self.seed}")
@@ -186,6 +192,16 @@ class Runner(MMEngineRunner):
         self.call_hook("before_save_checkpoint", checkpoint=checkpoint)
         if is_main_process():
             save_checkpoint(checkpoint, Path(self.work_dir) / name, score)
+
+    @contextmanager
+    def _display(self) -> Iterator[None]:
+        """Give the terminal back before an error is printed: mmengine calls no hook after one."""
+        try:
+            yield
+        finally:
+            for hook in self.hooks:
+                if isinstance(hook, ProgressHook):
+                    hook.close()
 
     def _bare_model(self) -> nn.Module:
         return self.model.module if is_model_wrapper(self.model) else self.model

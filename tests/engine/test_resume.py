@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 from densevit.engine.checkpoint import load_model, read_manifest
 from densevit.engine.runner import Runner
 from densevit.errors import CheckpointError, ConfigError
+from densevit.weights import read_file
 
 KILLER = """
 import os, signal, sys
@@ -86,6 +87,22 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(config: Config
     for name in ("iter_8.pth", "iter_6.pth", "best_mIoU.pth"):
         (tmp_path / "other" / name).unlink()
     assert_same(straight, train(config, tmp_path / "other", resume=True))
+
+
+def test_averaged_weights_are_resumed_exactly(config: Config, tmp_path: Path) -> None:
+    config.custom_hooks = [{"type": "EMAHook", "momentum": 0.1}]
+    config.default_hooks.checkpoint = {"type": "CheckpointHook", "interval": 2, "max_keep_ckpts": 9}
+    train(config, tmp_path / "straight")
+    train(config, tmp_path / "other")
+    for name in ("iter_8.pth", "iter_6.pth"):
+        (tmp_path / "other" / name).unlink()
+    train(config, tmp_path / "other", resume=True)
+    straight, resumed = (read_file(tmp_path / run / "iter_8.pth") for run in ("straight", "other"))
+    assert_same(straight["state_dict"], resumed["state_dict"])
+    assert_same(straight["ema_state_dict"], resumed["ema_state_dict"])
+    assert not torch.equal(
+        straight["state_dict"]["head.linear_pred.weight"], straight["ema_state_dict"]["module.head.linear_pred.weight"]
+    )
 
 
 def test_the_order_of_samples_does_not_depend_on_workers(config: Config, tmp_path: Path) -> None:

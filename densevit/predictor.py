@@ -54,7 +54,7 @@ class Predictor:
         """
         options = {key: value for key, value in cfg.model.items() if key != "weights"}
         model: DenseModel = MODELS.build(options)
-        meta = load_model(model, Path(checkpoint))
+        meta = load_model(model, Path(checkpoint)).get("meta", {})
         dataset = meta.get("dataset") or dataset_meta(cfg, model.head.num_classes)
         transforms = build_transforms(cfg.test_dataloader.dataset.transforms)
         return cls(model, transforms, dataset["classes"], dataset["palette"], device)

@@ -73,7 +73,7 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
 
 
 def load_model(model: nn.Module, path: Path) -> dict[str, Any]:
-    """Load all weights of a model, from a checkpoint of ours or an official release, and return the former's meta.
+    """Load all weights of a model, from a checkpoint of ours or an official release, and return what the file holds.
 
     Raises:
         CheckpointError: Missing, corrupt, or of another model.
@@ -91,7 +91,7 @@ def load_model(model: nn.Module, path: Path) -> dict[str, Any]:
     if lacking := {**dict.fromkeys(report.missing, "missing"), **report.skipped, **report.resized}:
         first = "; ".join(f"{name}: {what}" for name, what in list(lacking.items())[:3])
         raise CheckpointError(f"{path} is a checkpoint of another model ({first}).{origin}")
-    return meta
+    return content
 
 
 def find_fault(path: Path) -> str | None:

@@ -112,8 +112,9 @@ def _child(node: Any, part: str, key: str) -> Any:
 def check_config(cfg: Config) -> None:
     """Raise `ConfigError` for unknown types, misspelt keys and misspelt sections."""
     for key in cfg:
-        if key not in RUN_KEYS and (near := _near_miss(key)):
-            raise ConfigError(f"config key {key!r} means nothing.{near}")
+        # A name that is no section of a run may be a variable, unless it is nearly one.
+        if key not in RUN_KEYS and (near := difflib.get_close_matches(key, RUN_KEYS, n=1, cutoff=0.88)):
+            raise ConfigError(f"config key {key!r} means nothing.{suggestion(key, near)}")
     if "model" in cfg:
         _check_model(cfg.model)
     for split in ("train", "val", "test"):
@@ -177,13 +178,3 @@ def _as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _near_miss(key: str) -> str:
-    """A top-level name that is no section of a run may be a variable, unless it is nearly one."""
-    near = suggestion(key, _similar(key, RUN_KEYS))
-    return near if "mean" in near else ""
-
-
-def _similar(key: str, known: Iterable[str]) -> list[str]:
-    return difflib.get_close_matches(key, known, n=1, cutoff=0.88)

@@ -90,8 +90,7 @@ class ValidationLoop(ValLoop):
         self.runner.call_hook("before_val_epoch")
         self.runner.model.eval()
         for index, batch in enumerate(self.dataloader):
-            if batch:
-                self.run_iter(index, batch)
+            self.run_iter(index, batch)
         metrics = self.evaluator.evaluate(len(self.dataloader.dataset))
         metrics.update(self._mean_losses())
         self.runner.call_hook("after_val_epoch", metrics=metrics)
@@ -101,6 +100,8 @@ class ValidationLoop(ValLoop):
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: list[Sample]) -> None:
         """Predict one batch, add to the metrics and to the loss."""
+        if not data_batch:  # all of its samples are bad
+            return
         self.runner.call_hook("before_val_iter", batch_idx=idx, data_batch=data_batch)
         predictions, losses = self.runner.model.val_step(data_batch)
         self.count += len(data_batch)
@@ -124,22 +125,11 @@ class EvaluationLoop(TestLoop):
     def __init__(self, runner: Any, dataloader: Any, evaluator: Any) -> None:
         super().__init__(runner, build_loader(dataloader, runner.seed, Path(runner.work_dir)), evaluator)
 
-    def run(self) -> dict[str, float]:
-        """Return the metrics."""
-        self.runner.call_hook("before_test")
-        self.runner.call_hook("before_test_epoch")
-        self.runner.model.eval()
-        for index, batch in enumerate(self.dataloader):
-            if batch:
-                self.run_iter(index, batch)
-        metrics = self.evaluator.evaluate(len(self.dataloader.dataset))
-        self.runner.call_hook("after_test_epoch", metrics=metrics)
-        self.runner.call_hook("after_test")
-        return metrics
-
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: list[Sample]) -> None:
         """Predict one batch and add to the metrics."""
+        if not data_batch:  # all of its samples are bad
+            return
         self.runner.call_hook("before_test_iter", batch_idx=idx, data_batch=data_batch)
         predictions = self.runner.model.test_step(data_batch)
         self.evaluator.process(data_samples=predictions, data_batch=data_batch)

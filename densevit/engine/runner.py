@@ -19,7 +19,7 @@ from densevit import __version__
 from densevit.engine.checkpoint import find_latest, load_model, read_manifest, save_checkpoint
 from densevit.engine.progress import ProgressHook
 from densevit.errors import CheckpointError, ConfigError
-from densevit.weights import load_weights, read_file
+from densevit.weights import load_weights
 
 ALWAYS = {
     "step_seed": {"type": "StepSeedHook"},
@@ -133,24 +133,24 @@ class Runner(MMEngineRunner):
         self._has_loaded = True
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Load all weights of the model, from a checkpoint of ours or an official release; return the former's meta.
+        """Load all weights of the model, from a checkpoint of ours or an official release; return what it holds.
 
         Raises:
             CheckpointError: Missing, corrupt, or of another model.
         """
-        meta = load_model(self._bare_model(), Path(filename))
+        checkpoint = load_model(self._bare_model(), Path(filename))
         self.logger.info(f"loaded {filename}")
-        return meta
+        return checkpoint
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """Continue a run: weights, optimizer, position in the data, and the schedule of the config.
 
         mmengine's checkpoints would overwrite a changed schedule; here one that has changed is built anew.
         """
-        meta = self.load_checkpoint(filename)
-        checkpoint = read_file(Path(filename))
+        checkpoint = self.load_checkpoint(filename)
         if "optimizer" not in checkpoint:
             raise CheckpointError(f"{filename} cannot be resumed: it holds no optimizer. Pass it as --weights")
+        meta = checkpoint["meta"]
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         self._bare_model().load_state_dict(checkpoint["state_dict"])  # a hook, EMA's, may have exchanged the weights
         self.train_loop._iter, self.train_loop._epoch = meta["iter"], meta["epoch"]

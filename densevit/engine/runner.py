@@ -2,10 +2,11 @@
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed
@@ -49,6 +50,8 @@ class Runner(MMEngineRunner):
     _val_loop: Any
     _test_loop: Any
     _has_loaded: bool
+    _timestamp: str
+    _starts: ClassVar[Counter[str]] = Counter()  # of all runs of this process, by the second of their start
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Keep the environment, the config and lists of parameters off the terminal: they are in the log file."""
@@ -59,10 +62,17 @@ class Runner(MMEngineRunner):
         return logger
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
-        """Also join a gloo group where there is no GPU: mmengine's ``init_dist`` always calls CUDA."""
+        """Also join a gloo group where there is no GPU, where mmengine's ``init_dist`` would call CUDA.
+
+        And give each run of a process its own name: mmengine's is the second of the start, and a second run of the
+        same second would write into the log of the first.
+        """
         if self.distributed and not torch.cuda.is_available() and not torch.distributed.is_initialized():
             torch.distributed.init_process_group("gloo")
         super().setup_env(env_cfg)
+        self._starts[self._timestamp] += 1
+        if (count := self._starts[self._timestamp]) > 1:
+            self._timestamp += f"_{count}"
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         """Also wrap on the CPU, where mmengine passes device ids that DDP refuses."""

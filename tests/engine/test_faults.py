@@ -173,6 +173,17 @@ def test_the_log_says_what_is_being_trained_with(config: Config, tmp_path: Path)
     assert re.search(r"Iter\(val\).*mIoU.*loss", log)
 
 
+def test_runs_that_start_in_the_same_second_keep_their_own_logs(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.strftime", lambda *args: "20260101_000000")
+    for name in ("a", "b"):
+        config.work_dir = str(tmp_path / name)
+        Runner.from_cfg(config).logger.info(f"this is {name}")
+    for name in ("a", "b"):
+        assert f"this is {name}" in next((tmp_path / name).glob("*/*.log")).read_text()
+
+
 def test_weights_are_loaded_before_training(config: Config, tmp_path: Path) -> None:
     run(config, tmp_path / "run")
     config.model.weights = str(tmp_path / "run" / "iter_8.pth")

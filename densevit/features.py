@@ -1,7 +1,7 @@
 """The contract between backbones, necks and heads.
 
-A backbone maps an input ``(N, C, *space)`` to `Features`: maps, fine to coarse, and for
-architectures that classify on one a token. It describes its maps before any data is seen by one
+A backbone maps an input ``(N, C, *space)`` to `Features`: maps, fine to coarse, and, if asked for,
+the token on which the architecture classifies. It describes its maps before any data is seen by one
 `FeatureSpec` each, in the same order. A neck turns one such pair into another. A head consumes one.
 ``space`` is ``(H, W)`` for images, ``(T, H, W)`` for video and ``(D, H, W)`` for volumes.
 """
@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from densevit.errors import ConfigError
 from densevit.structures import Meta, Sample
 
 
@@ -40,7 +43,7 @@ Losses = dict[str, Tensor]
 
 
 class Features(NamedTuple):
-    """Maps fine to coarse, and ``(N, C)`` of the class token where the architecture has one."""
+    """Maps fine to coarse, and the vector ``(N, C)`` on which the architecture classifies, if it was asked for."""
 
     maps: Maps
     token: Tensor | None = None
@@ -51,17 +54,43 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         specs: One per map that was asked for, fine to coarse.
+        token_channels: Channels of the token; 0 if none is returned.
         divisor: Per spatial axis, the multiple to which a training input is padded.
         no_weight_decay: Ends of the names of parameters, beyond norms and biases, that the papers do not decay.
+        dense_only: Starts of the names of parameters that only dense maps need, so that classifiers' weights lack them.
+        checkpointing: Keep no activations within blocks; compute them again in the backward pass.
     """
 
     specs: Specs
+    token_channels: int = 0
     divisor: tuple[int, ...]
     no_weight_decay: tuple[str, ...] = ()
+    dense_only: tuple[str, ...] = ()
+    checkpointing: bool = False
 
     @abstractmethod
     def forward(self, x: Tensor) -> Features:
         """Return one map per spec, in the order of ``specs``."""
+
+    def run(self, block: nn.Module, *args: Any) -> Any:
+        """Return ``block(*args)``, recomputed in the backward pass if ``checkpointing`` is set."""
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, *args, use_reentrant=False)
+        return block(*args)
+
+    def layer_groups(self) -> list[tuple[str, ...]]:
+        """Return starts of the names of parameters by depth: the stem, block after block, what follows them.
+
+        Each parameter is in one group. Layer-wise learning rates need it.
+
+        Raises:
+            ConfigError: The backbone does not say.
+        """
+        raise ConfigError(f"{type(self).__name__} has no layer_groups: add them, or leave out layer_decay")
+
+    def adapt(self, key: str, value: Tensor) -> Tensor:
+        """Return a tensor of a state dict, positions of another input size resized to ours."""
+        return value
 
     @staticmethod
     def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -80,7 +109,9 @@ class Neck(nn.Module, ABC):
 
 
 class Head(nn.Module, ABC):
-    """Features to raw outputs, outputs to losses or predictions. Constructed with ``specs``.
+    """Features to raw outputs, outputs to losses or predictions.
+
+    Constructed with ``specs`` and, if it takes that argument, ``token_channels``.
 
     Attributes:
         num_classes: Number of classes it tells apart, without the ignored one.
@@ -109,3 +140,43 @@ class Head(nn.Module, ABC):
 def expected_shape(spec: FeatureSpec, batch: int, space: Sequence[int]) -> tuple[int, ...]:
     """Return the shape ``spec`` promises for an input of size ``space``."""
     return (batch, spec.channels, *(-(-n // s) for n, s in zip(space, spec.stride, strict=True)))
+
+
+def select_maps(count: int, out_indices: Sequence[int] | None, token: bool) -> tuple[int, ...]:
+    """Return the maps that are asked for: by default all ``count``, or none if only the token is wanted."""
+    if out_indices is None:
+        return () if token else tuple(range(count))
+    return tuple(out_indices)
+
+
+def check_maps(architecture: str, count: int, out_indices: Sequence[int], token: bool) -> None:
+    """Raise `ConfigError` for maps that do not exist, and if nothing is asked for."""
+    if list(out_indices) != sorted(set(out_indices) & set(range(count))):
+        raise ConfigError(
+            f"out_indices of {architecture} must be increasing numbers from 0 to {count - 1}, not {tuple(out_indices)}"
+        )
+    if not out_indices and not token:
+        raise ConfigError(f"{architecture} must return something: give out_indices, or token=True to classify")
+
+
+def check_frozen(architecture: str, built: int, frozen_stages: int) -> None:
+    """Raise `ConfigError` unless ``frozen_stages`` of the stages that are built can be frozen."""
+    if not 0 <= frozen_stages <= built:
+        raise ConfigError(f"frozen_stages of {architecture} is a number of stages, 0 to {built}, not {frozen_stages}")
+
+
+def check_heads(architecture: str, dims: Sequence[int], num_heads: Sequence[int]) -> None:
+    """Raise `ConfigError` unless each width can be split into its number of heads."""
+    for dim, heads in zip(dims, num_heads, strict=True):
+        if heads < 1 or dim % heads:
+            raise ConfigError(
+                f"{architecture} cannot split {dim} channels into {heads} heads: num_heads must divide the width"
+            )
+
+
+def check_images(x: Tensor, in_channels: int, min_size: int = 1) -> None:
+    """Raise `ValueError` unless ``x`` is ``(N, in_channels, H, W)`` with sides of at least ``min_size``."""
+    if x.ndim != 4 or x.shape[1] != in_channels:
+        raise ValueError(f"expected images (N, {in_channels}, H, W), got {tuple(x.shape)}")
+    if min(x.shape[2:]) < min_size:
+        raise ValueError(f"images must be at least {min_size} pixels high and wide, not {tuple(x.shape[2:])}")

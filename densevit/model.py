@@ -12,7 +12,7 @@ from torch import Tensor
 
 from densevit.errors import ConfigError
 from densevit.features import Backbone, Head, Losses, Neck, Specs
-from densevit.registry import BACKBONES, HEADS, MODELS, NECKS
+from densevit.registry import BACKBONES, HEADS, MODELS, NECKS, accepted_keys
 from densevit.structures import Sample
 
 PRECISIONS = ("auto", "bf16", "fp32")
@@ -31,6 +31,8 @@ class DenseModel(BaseModel):
             such as `SlideInference`.
         precision: "bf16" runs the network under autocast, in training and evaluation; losses stay in fp32.
             "auto" does so where the device has it in hardware.
+        activation_checkpointing: Keep no activations within blocks of the backbone; compute them again in the
+            backward pass. Less memory for about a third more time.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class DenseModel(BaseModel):
         data_preprocessor: dict[str, Any] | None = None,
         inference: dict[str, Any] | None = None,
         precision: str = "auto",
+        activation_checkpointing: bool = False,
     ) -> None:
         if precision not in PRECISIONS:
             raise ConfigError(f"model.precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
@@ -49,12 +52,13 @@ class DenseModel(BaseModel):
             MODELS.build({"type": "ImagePreprocessor", **(data_preprocessor or {})}, {"divisor": net.divisor})
         )
         self.backbone = net
+        net.checkpointing = activation_checkpointing
         specs: Specs = net.specs
         self.neck: Neck | None = None
         if neck is not None:
             self.neck = NECKS.build(neck, {"specs": specs})
             specs = self.neck.specs
-        self.head: Head = HEADS.build(head, {"specs": specs})
+        self.head: Head = HEADS.build(head, _inputs_of_head(head, net, specs))
         self.inference: Callable[..., Any] | None = MODELS.build(inference) if inference else None
         self.precision = precision
 
@@ -99,6 +103,19 @@ class DenseModel(BaseModel):
                 for name, value in terms.items():
                     losses[name] = losses.get(name, 0) + value * (len(members) / len(samples))
         return [predictions[i] for i in range(len(samples))], losses
+
+
+def _inputs_of_head(head: dict[str, Any], backbone: Backbone, specs: Specs) -> dict[str, Any]:
+    """Return what a head is constructed with besides its config."""
+    HEADS.check(head)
+    if "token_channels" in (accepted_keys(HEADS.get(head["type"])) or ()):
+        return {"specs": specs, "token_channels": backbone.token_channels}
+    if backbone.token_channels:
+        raise ConfigError(
+            f"{head['type']} reads maps, not the token of {type(backbone).__name__}: "
+            "leave out token=True in model.backbone"
+        )
+    return {"specs": specs}
 
 
 @cache

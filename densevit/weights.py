@@ -21,6 +21,8 @@ State = dict[str, Tensor]
 # Under what checkpoints keep their weights, the preferred first.
 _WRAPPERS = ("state_dict", "model", "model_ema", "teacher")
 _PARTS = ("backbone", "neck", "head")
+# What our, mmsegmentation's and classification libraries' files call the head.
+_HEADS = ("head", "decode_head", "classifier")
 # Batch norm counts its steps; nothing reads the count, and not every library stores it.
 _COUNTER = "num_batches_tracked"
 
@@ -141,12 +143,12 @@ def _unwrap(content: Any, source: str) -> State:
 
 
 def _split(state: State, report: LoadReport) -> dict[str, State]:
-    """Sort tensors by part of the model. What has no prefix belongs to a backbone that was saved alone."""
+    """Sort tensors by part of the model. What has no prefix belongs to the backbone of a classifier."""
     whole = any(key.startswith("backbone.") for key in state)
     parts: dict[str, State] = {part: {} for part in _PARTS}
     for key, value in state.items():
         part, _, name = key.partition(".")
-        if part == "decode_head":
+        if part in _HEADS:
             parts["head"][name] = value
         elif not whole:
             parts["backbone"][key] = value
@@ -174,6 +176,10 @@ def _fit(part: str, module: nn.Module, state: State, report: LoadReport) -> Stat
         if found is None:
             report.missing.append(name)
             continue
+        if isinstance(module, Backbone) and found.shape != value.shape:
+            before, found = tuple(found.shape), module.adapt(key, found)
+            if tuple(found.shape) != before:
+                report.resized[name] = f"{before} -> {tuple(found.shape)}"
         old, new = tuple(found.shape), tuple(value.shape)
         if old != new and key == stem and (old[0], *old[2:]) == (new[0], *new[2:]):
             found = adapt_channels(found, new[1])
@@ -197,7 +203,10 @@ def adapt_channels(weight: Tensor, channels: int) -> Tensor:
 
 
 def _check_coverage(backbone: nn.Module, state: State, report: LoadReport) -> None:
-    lacking = [name for name in (*report.missing, *report.skipped) if name.startswith("backbone.")]
+    dense_only = tuple(f"backbone.{start}" for start in backbone.dense_only) if isinstance(backbone, Backbone) else ()
+    lacking = [
+        n for n in (*report.missing, *report.skipped) if n.startswith("backbone.") and not n.startswith(dense_only)
+    ]
     if not lacking:
         return
     kind, total = type(backbone).__name__, report.totals["backbone"]
@@ -223,8 +232,10 @@ def _variants(kind: type) -> list[str]:
 
 def _covers(state: State, variant: str) -> bool:
     with torch.device("meta"):
-        own = BACKBONES.build({"type": variant}).state_dict()
-    return all(key.endswith(_COUNTER) or (key in state and state[key].shape == v.shape) for key, v in own.items())
+        backbone: Backbone = BACKBONES.build({"type": variant})
+    own = {k: v for k, v in backbone.state_dict().items() if not k.endswith(_COUNTER)}
+    own = {k: v for k, v in own.items() if not k.startswith(backbone.dense_only)}
+    return all(key in state and state[key].shape == value.shape for key, value in own.items())
 
 
 def _shorten(names: Iterable[str]) -> str:

@@ -11,7 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from densevit.errors import ConfigError
-from densevit.features import Backbone, Features, FeatureSpec
+from densevit.features import (
+    Backbone,
+    Features,
+    FeatureSpec,
+    check_frozen,
+    check_heads,
+    check_images,
+    check_maps,
+    select_maps,
+)
 from densevit.layers import (
     DropPath,
     MixFFN,
@@ -55,7 +64,8 @@ class MiT(Backbone):
         reductions: Factor per stage by which the grid of keys and values is shrunk.
         mlp_ratio: Width of the feed-forward layers over that of the tokens.
         drop_path: Rate of stochastic depth at the last block.
-        out_indices: Stages to return; those after the last of them are not built.
+        out_indices: Stages to return; those after the last of them are not built. By default all, none with ``token``.
+        token: Return the mean of the last tokens, on which the official model classifies.
         frozen_stages: Number of first stages that are not trained.
 
     Raises:
@@ -73,14 +83,21 @@ class MiT(Backbone):
         reductions: Sequence[int] = (8, 4, 2, 1),
         mlp_ratio: float = 4.0,
         drop_path: float = 0.1,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
+        out_indices: Sequence[int] | None = None,
+        token: bool = False,
         frozen_stages: int = 0,
     ) -> None:
         super().__init__()
-        _check(dims, depths, num_heads, reductions, out_indices, frozen_stages)
+        if not len(dims) == len(depths) == len(num_heads) == len(reductions) == len(STRIDES):
+            raise ConfigError(f"MiT has {len(STRIDES)} stages: give as many dims, depths, num_heads and reductions")
         self.in_channels = in_channels
-        self.out_indices = tuple(out_indices)
-        self.num_stages = max(out_indices) + 1
+        self.depths = tuple(depths)
+        self.out_indices = select_maps(len(STRIDES), out_indices, token)
+        check_maps("MiT", len(STRIDES), self.out_indices, token)
+        check_heads("MiT", dims, num_heads)
+        self.num_stages = len(STRIDES) if token else max(self.out_indices) + 1
+        check_frozen("MiT", self.num_stages, frozen_stages)
+        self.token_channels = dims[-1] if token else 0
         rates, channels = drop_path_rates(drop_path, depths), (in_channels, *dims)
         for i in range(self.num_stages):
             dim, n = dims[i], i + 1
@@ -88,7 +105,7 @@ class MiT(Backbone):
             self.add_module(f"patch_embed{n}", OverlapPatchEmbed(channels[i], dim, KERNELS[i], STRIDES[i]))
             self.add_module(f"block{n}", nn.ModuleList(blocks))
             self.add_module(f"norm{n}", nn.LayerNorm(dim, eps=1e-6))
-        self.specs = tuple(FeatureSpec(dims[i], (4 << i, 4 << i)) for i in out_indices)
+        self.specs = tuple(FeatureSpec(dims[i], (4 << i, 4 << i)) for i in self.out_indices)
         # The grid of each stage must hold one window of its reduction.
         self.min_size = max((reductions[i] - 1) * (4 << i) + 1 for i in range(self.num_stages))
         self.apply(init_weights)
@@ -97,25 +114,30 @@ class MiT(Backbone):
                 freeze(part)
 
     def forward(self, x: Tensor) -> Features:
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"expected images (N, {self.in_channels}, H, W), got {tuple(x.shape)}")
-        if min(x.shape[2:]) < self.min_size:
-            raise ValueError(f"images must be at least {self.min_size} pixels high and wide, not {tuple(x.shape[2:])}")
+        check_images(x, self.in_channels, self.min_size)
         maps = []
         for i in range(self.num_stages):
             embed, blocks, norm = self._stage(i)
             tokens, grid = embed(x)
             for block in blocks:
-                tokens = block(tokens, grid)
+                tokens = self.run(block, tokens, grid)
             x = to_map(norm(tokens), grid)
             if i in self.out_indices:
                 maps.append(x)
-        return Features(tuple(maps))
+        return Features(tuple(maps), x.mean(dim=(2, 3)) if self.token_channels else None)
+
+    def layer_groups(self) -> list[tuple[str, ...]]:
+        groups: list[tuple[str, ...]] = []
+        for i in range(self.num_stages):
+            blocks: list[tuple[str, ...]] = [(f"block{i + 1}.{j}.",) for j in range(self.depths[i])]
+            blocks[-1] += (f"norm{i + 1}.",)
+            groups += [(f"patch_embed{i + 1}.",), *blocks]
+        return groups
 
     @staticmethod
     def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Rename the layouts of transformers and of mmsegmentation 1.x, and drop the ImageNet classifier."""
-        state = {_official(k): v for k, v in state.items() if not k.startswith(("head.", "classifier."))}
+        """Rename the layouts of transformers and of mmsegmentation 1.x."""
+        state = {_official(k): v for k, v in state.items()}
         translated = {}
         for key, value in state.items():
             if ".attn.qkv." in key:
@@ -168,27 +190,6 @@ def _official(key: str) -> str:
             for foreign, ours in _FOREIGN_PARTS.items():
                 key = re.sub(foreign, ours, key)
     return key
-
-
-def _check(
-    dims: Sequence[int],
-    depths: Sequence[int],
-    num_heads: Sequence[int],
-    reductions: Sequence[int],
-    out_indices: Sequence[int],
-    frozen_stages: int,
-) -> None:
-    if not len(dims) == len(depths) == len(num_heads) == len(reductions) == len(STRIDES):
-        raise ConfigError(f"MiT has {len(STRIDES)} stages: give as many dims, depths, num_heads and reductions")
-    for dim, heads in zip(dims, num_heads, strict=True):
-        if dim % heads:
-            raise ConfigError(f"MiT cannot split {dim} channels into {heads} heads: num_heads must divide dims")
-    if not out_indices or list(out_indices) != sorted(set(out_indices) & set(range(len(dims)))):
-        raise ConfigError(f"out_indices of MiT must be increasing numbers from 0 to 3, not {tuple(out_indices)}")
-    if not 0 <= frozen_stages <= max(out_indices) + 1:
-        raise ConfigError(
-            f"frozen_stages of MiT is a number of stages, 0 to {max(out_indices) + 1}, not {frozen_stages}"
-        )
 
 
 @BACKBONES.register_module()

@@ -1,10 +1,12 @@
 """Numbers of the official implementations, on weights that follow from their names alone.
 
-A golden file names a model of ours, what the official release puts before the names of its tensors, and values of
-its outputs: 64 of each, evenly spaced in the flattened tensor. A wrong name gives other weights, so it shows.
+A golden file names a model of ours, how starts of our names are called in the official release, and values of its
+outputs: 64 of each, evenly spaced in the flattened tensor. A wrong name gives other weights, so it shows.
+`tests/golden/make.py` writes them.
 """
 
 import json
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from densevit.features import Features
 from densevit.registry import BACKBONES, HEADS
+from densevit.weights import load_weights
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ORACLE = Path(__file__).parents[3] / "shared" / "oracle"
@@ -28,8 +31,11 @@ class Network(nn.Module):
 
     def __init__(self, golden: dict[str, Any]) -> None:
         super().__init__()
-        self.backbone = BACKBONES.build({"type": golden["model"]})
-        self.head = HEADS.build(golden["head"], {"specs": self.backbone.specs}) if "head" in golden else None
+        self.backbone = BACKBONES.build(golden["backbone"])
+        inputs = {"specs": self.backbone.specs}
+        if self.backbone.token_channels:
+            inputs["token_channels"] = self.backbone.token_channels
+        self.head = HEADS.build(golden["head"], inputs) if "head" in golden else None
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         features: Features = self.backbone(x)
@@ -44,21 +50,40 @@ def weight(key: str, shape: tuple[int, ...], recipe: str) -> Tensor:
     values = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape)
     if (key.endswith("weight") and len(shape) == 1) or key.endswith("running_var"):
         values = 1 + 0.01 * values  # of norms
-    elif recipe == "B" and key.endswith("weight"):
-        values = values.astype(np.float32) / np.sqrt(np.prod(shape[1:]))
+    elif re.search(r"\.gamma\d$", key):
+        values = 0.5 + 0.01 * values  # scales of layers
+    elif recipe in "BC" and key.endswith("weight") and len(shape) >= 2:
+        gain = 1.6 if recipe == "C" and len(shape) >= 3 else 1
+        values = values.astype(np.float32) * (gain / np.sqrt(np.prod(shape[1:])))
     else:
         values = values.astype(np.float32) * np.float32(0.02)
     return torch.from_numpy(np.asarray(values, np.float32))
 
 
+def official(name: str, names: dict[str, str]) -> str:
+    """Return the official name of a tensor; the longest start that ``names`` has decides."""
+    start = max((s for s in names if name.startswith(s)), key=len)
+    return names[start] + name[len(start) :]
+
+
 def build(golden: dict[str, Any], recipe: str) -> Network:
+    """Return the network with weights by the official names of its own tensors."""
     network = Network(golden).eval()
     state = network.state_dict()
     for name, value in state.items():
-        part, _, key = name.partition(".")
         if value.is_floating_point():
-            state[name] = weight(golden["prefixes"][part] + key, tuple(value.shape), recipe)
+            state[name] = weight(official(name, golden["names"]), tuple(value.shape), recipe)
     network.load_state_dict(state)
+    return network
+
+
+def build_from_file(golden: dict[str, Any], keys: dict[str, list[int]], recipe: str) -> Network:
+    """Return the network after loading what the official release would have saved."""
+    network = Network(golden).eval()
+    state = {k: weight(k, tuple(s), recipe) for k, s in keys.items() if not k.endswith("num_batches_tracked")}
+    report = load_weights(network, state, verbose=False)
+    assert report.missing == []
+    assert report.resized == report.skipped == {}
     return network
 
 
@@ -93,10 +118,10 @@ def test_all_recorded_runs_equal_the_official_implementation(name: str) -> None:
     if not path.exists():
         pytest.skip("the complete recordings are not beside the repository")
     golden, recorded = json.loads((GOLDEN / f"{name}.json").read_text()), json.loads(path.read_text())
-    names = {"seg_logits_quarter": "logits", **{f"feat.{i}": f"map {i}" for i in range(4)}}
+    keys = json.loads((ORACLE / "keys" / f"{name}.json").read_text())
     for run, content in recorded["runs"].items():
-        network = build(golden, recipe=run.rpartition("/")[2])
-        expected = {names[key.removeprefix("out.")]: value for key, value in content["outputs"].items()}
+        network = build_from_file(golden, keys, recipe=run.rpartition("/")[2])
+        expected = {ours: content["outputs"][theirs] for ours, theirs in golden["outputs"].items()}
         with torch.no_grad():
             errors = worst(network(noise(content["input_shapes"][0])), expected)
         assert max(errors.values()) < TOLERANCE, (run, errors)

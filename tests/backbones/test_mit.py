@@ -93,7 +93,7 @@ def test_frozen_stages_neither_learn_nor_drop_paths() -> None:
     [
         ({"num_heads": (1, 2, 5, 4)}, "24 channels into 5 heads"),
         ({"depths": (1, 1)}, "4 stages"),
-        ({"out_indices": ()}, "out_indices"),
+        ({"out_indices": ()}, "token=True"),
         ({"out_indices": (2, 1)}, "out_indices"),
         ({"out_indices": (0, 4)}, "out_indices"),
         ({"out_indices": (-1,)}, "out_indices"),
@@ -111,9 +111,11 @@ def test_images_too_small_for_the_reductions_are_refused() -> None:
         tiny()(torch.randn(1, 3, 28, 64))
 
 
-def test_the_imagenet_classifier_is_dropped() -> None:
-    state = tiny().state_dict()
-    assert MiT.translate({**state, "head.weight": torch.ones(3, 3), "head.bias": torch.ones(3)}).keys() == state.keys()
+def test_the_token_is_the_mean_of_the_last_map() -> None:
+    features = tiny(token=True, out_indices=(3,)).eval()(torch.randn(2, 3, 64, 96))
+    assert features.token is not None
+    torch.testing.assert_close(features.token, features.maps[0].mean(dim=(2, 3)))
+    assert tiny(token=True).specs == ()
 
 
 def assert_translated(foreign: dict[str, Tensor], backbone: MiT) -> None:

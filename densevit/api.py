@@ -6,9 +6,9 @@ from typing import Any
 from densevit.errors import ConfigError
 from densevit.features import Backbone
 from densevit.model import DenseModel
-from densevit.registry import BACKBONES, MODELS, suggestion
+from densevit.registry import BACKBONES, MODELS, accepted_keys, suggestion
 
-HEAD_OF_TASK = {"segmentation": "SegFormerHead"}
+HEAD_OF_TASK = {"classification": "ClassificationHead", "segmentation": "SegFormerHead"}
 
 
 def create_backbone(name: str, **options: Any) -> Backbone:
@@ -17,13 +17,17 @@ def create_backbone(name: str, **options: Any) -> Backbone:
 
 
 def create_model(
-    name: str, task: str = "segmentation", num_classes: int = 150, head: dict[str, Any] | None = None, **options: Any
+    name: str,
+    task: str = "classification",
+    num_classes: int = 1000,
+    head: dict[str, Any] | None = None,
+    **options: Any,
 ) -> DenseModel:
     """Build a backbone with the head of a task.
 
     Args:
         name: Variant of a backbone, see `list_models`.
-        task: What the head predicts.
+        task: What the head predicts: "classification" or "segmentation".
         num_classes: Number of classes.
         head: Arguments of the head, ``type`` included if it is not to be the task's usual one.
         **options: Arguments of the backbone.
@@ -36,6 +40,8 @@ def create_model(
     """
     if task not in HEAD_OF_TASK:
         raise ConfigError(f"unknown task {task!r}.{suggestion(task, HEAD_OF_TASK)}")
+    if task == "classification" and "token" in (accepted_keys(BACKBONES.get(name)) or ()):
+        options = {"token": True, **options}
     return MODELS.build(
         {
             "type": "DenseModel",

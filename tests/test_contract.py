@@ -1,4 +1,7 @@
-"""Every backbone keeps the contract of densevit.features; the smallest variant stands for its family."""
+"""Every backbone keeps the contract of densevit.features.
+
+The smallest variant stands for its family; what need not be computed is tested with every variant.
+"""
 
 from typing import Any
 
@@ -6,10 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from densevit.errors import ConfigError
 from densevit.features import Backbone, Features, expected_shape
-from densevit.registry import BACKBONES
+from densevit.registry import BACKBONES, accepted_keys
 
 SMALLEST = ["mit_b0"]
+# Registered functions are variants; classes want settings or, as the adapters, a name.
+VARIANTS = [name for name in BACKBONES.names() if not isinstance(BACKBONES.get(name), type)]
 
 
 def build(name: str, **options: Any) -> Backbone:
@@ -27,10 +33,20 @@ def backbone(name: str) -> Backbone:
     return build(name).eval()
 
 
+@pytest.fixture(params=["maps", "token"])
+def either(name: str, request: pytest.FixtureRequest) -> Backbone:
+    """Return the backbone as dense tasks use it, and as classification does."""
+    return build(name, token=request.param == "token", drop_path=0.2).eval()
+
+
 def images(backbone: Backbone, batch: int = 2, extra: int = 0) -> Tensor:
     """Return inputs of two or three times the divisor, with ``extra`` pixels."""
     torch.manual_seed(1)
     return torch.randn(batch, 3, *(d * (2 + i) + extra for i, d in enumerate(backbone.divisor)))
+
+
+def loss(features: Features) -> Tensor:
+    return sum((t.float().square().mean() for t in tensors(features)), torch.zeros(()))
 
 
 def tensors(features: Features) -> list[Tensor]:
@@ -55,16 +71,57 @@ def test_maps_go_from_fine_to_coarse(backbone: Backbone) -> None:
     assert strides == sorted(strides)
 
 
-def test_every_parameter_gets_a_gradient(backbone: Backbone) -> None:
-    backbone.train()
-    sum(t.square().mean() for t in tensors(backbone(images(backbone)))).backward()
-    assert [n for n, p in backbone.named_parameters() if p.grad is None or not p.grad.any()] == []
+def test_the_token_is_what_it_says(name: str) -> None:
+    backbone = build(name, token=True).eval()
+    features = backbone(images(backbone))
+    assert backbone.specs == features.maps == ()
+    assert features.token is not None
+    assert features.token.shape == (2, backbone.token_channels)
+    both = build(name, token=True, out_indices=(0, 2)).eval()
+    assert len(both(images(both)).maps) == len(both.specs) == 2
 
 
-def test_samples_do_not_affect_each_other(backbone: Backbone) -> None:
-    x = images(backbone)
-    alone, both = backbone(x[:1]), backbone(x)
+def test_every_parameter_gets_a_gradient(either: Backbone) -> None:
+    for module in either.train().modules():
+        if hasattr(module, "p"):
+            module.p = 0.0  # a path that is dropped has no gradient
+    loss(either(images(either))).backward()
+    assert [n for n, p in either.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_samples_do_not_affect_each_other(either: Backbone) -> None:
+    x = images(either)
+    alone, both = either(x[:1]), either(x)
     assert_equal(alone, Features(tuple(m[:1] for m in both.maps), None if both.token is None else both.token[:1]))
+
+
+def test_recomputed_activations_give_the_same_gradients(either: Backbone) -> None:
+    x, gradients = images(either), []
+    for checkpointing in (False, True):
+        either.train().zero_grad()
+        either.checkpointing = checkpointing
+        torch.manual_seed(5)  # of drop-path
+        loss(either(x)).backward()
+        gradients.append([p.grad.clone() for p in either.parameters() if p.grad is not None])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6 * a.abs().max().item())
+
+
+def test_each_parameter_is_in_one_layer_group(either: Backbone) -> None:
+    starts = [start for group in either.layer_groups() for start in group]
+    for name, _ in either.named_parameters():
+        assert sum(name.startswith(start) for start in starts) == 1, name
+    names = [name for name, _ in either.named_parameters()]
+    for group in either.layer_groups():
+        assert any(name.startswith(group) for name in names), f"{group} has no parameter"
+
+
+def test_frozen_stages_do_not_learn(name: str) -> None:
+    backbone = build(name, frozen_stages=1).train()
+    loss(backbone(images(backbone))).backward()
+    frozen = [n for n, p in backbone.named_parameters() if not p.requires_grad]
+    assert frozen
+    assert all(p.grad is not None for p in backbone.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -85,21 +142,21 @@ def test_runs_under_bf16_autocast(backbone: Backbone) -> None:
     x = images(backbone)
     with torch.autocast("cpu", torch.bfloat16):
         features = backbone(x)
-        sum(t.float().square().mean() for t in tensors(features)).backward()
+        loss(features).backward()
     assert all(t.isfinite().all() for t in tensors(features))
     assert all(p.grad is not None and p.grad.isfinite().all() for p in backbone.parameters())
 
 
-def test_compiles_without_a_break(backbone: Backbone) -> None:
-    x = images(backbone)
+def test_compiles_without_a_break(either: Backbone) -> None:
+    x = images(either)
     with torch.no_grad():
-        assert_equal(torch.compile(backbone, backend="aot_eager", fullgraph=True)(x), backbone(x))
+        assert_equal(torch.compile(either, backend="aot_eager", fullgraph=True)(x), either(x))
 
 
-def test_exports(backbone: Backbone) -> None:
-    x = images(backbone)
+def test_exports(either: Backbone) -> None:
+    x = images(either)
     with torch.no_grad():
-        assert_equal(torch.export.export(backbone, (x,)).module()(x), backbone(x))
+        assert_equal(torch.export.export(either, (x,)).module()(x), either(x))
 
 
 def test_state_dict_holds_everything(name: str, backbone: Backbone) -> None:
@@ -128,8 +185,49 @@ def test_any_number_of_input_channels_can_be_asked_for(name: str) -> None:
         backbone(images(backbone))
 
 
-def test_own_weights_pass_through_translation(backbone: Backbone) -> None:
-    state = backbone.state_dict()
-    translated = backbone.translate(state)
+def test_own_weights_pass_through_translation(either: Backbone) -> None:
+    state = either.state_dict()
+    translated = either.translate(state)
     assert translated.keys() == state.keys()
     assert all(torch.equal(translated[key], state[key]) for key in state)
+    assert all(either.adapt(key, value) is value for key, value in state.items())
+
+
+@pytest.mark.parametrize("out_indices", [(), (1, 0), (0, 0), (0, 9), (-1,)])
+def test_maps_that_do_not_exist_are_refused(name: str, out_indices: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"out_indices|return something"):
+        build(name, out_indices=out_indices)
+
+
+def test_a_tiny_image_works_or_is_refused_with_a_reason(backbone: Backbone) -> None:
+    shapes, reason = [], ""
+    try:
+        shapes = [tuple(m.shape) for m in backbone(torch.randn(1, 3, 5, 5)).maps]
+    except ValueError as error:
+        reason = str(error)
+    assert "at least" in reason or shapes == [expected_shape(s, 1, (5, 5)) for s in backbone.specs]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_takes_the_common_options(variant: str) -> None:
+    known = accepted_keys(BACKBONES.get(variant))
+    assert known is not None
+    assert {"in_channels", "out_indices", "token", "frozen_stages", "drop_path"} <= known
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_describes_its_maps(variant: str) -> None:
+    with torch.device("meta"):
+        backbone = build(variant).eval()
+        x = torch.empty(1, 3, 97, 130)
+        maps = backbone(x).maps
+    assert [tuple(m.shape) for m in maps] == [expected_shape(s, 1, x.shape[2:]) for s in backbone.specs]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_learns_in_every_parameter(variant: str) -> None:
+    for options in ({}, {"token": True}):
+        backbone = build(variant, drop_path=0.0, **options).train()
+        loss(backbone(images(backbone))).backward()
+        assert [n for n, p in backbone.named_parameters() if p.grad is None or not p.grad.any()] == []

@@ -45,6 +45,7 @@ def theirs() -> Any:
 def ours() -> DenseModel:
     return create_model(
         "MiT",
+        "segmentation",
         num_classes=CLASSES,
         head={"channels": 16, "dropout": 0.0},
         dims=(8, 16, 24, 32),

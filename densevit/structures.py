@@ -39,6 +39,13 @@ class SegTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassTarget:
+    """Ground truth of classification: the index of the class, int64 ``()``, or after mixing of images ``(K,)`` shares."""
+
+    label: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One input with its truth.
 

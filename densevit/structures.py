@@ -40,7 +40,7 @@ class SegTarget:
 
 @dataclass(frozen=True, slots=True)
 class ClassTarget:
-    """Ground truth of classification: the index of the class, int64 ``()``, or after mixing of images ``(K,)`` shares."""
+    """Ground truth of classification: int64 ``()``, the index of the class, or ``(K,)`` shares after mixing images."""
 
     label: Tensor
 

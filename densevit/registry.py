@@ -107,11 +107,13 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 BACKBONES = Registry("backbone", ["densevit.backbones"])
 NECKS = Registry("neck", ["densevit.necks"])
 HEADS = Registry("head", _TASKS)
-MODELS = Registry("model", ["densevit.model", "densevit.preprocess", *_TASKS], parent=root.MODELS)
+MODELS = Registry(
+    "model", ["densevit.model", "densevit.preprocess", "densevit.engine.ema", *_TASKS], parent=root.MODELS
+)
 DATASETS = Registry("dataset", _TASKS, parent=root.DATASETS)
 TRANSFORMS = Registry("transform", ["densevit.data.transforms"])  # mmcv's, of another kind, are left out
 METRICS = Registry("metric", _TASKS, parent=root.METRICS)
-HOOKS = Registry("hook", ["densevit.engine.hooks"], parent=root.HOOKS)
+HOOKS = Registry("hook", ["densevit.engine.hooks", "densevit.engine.ema"], parent=root.HOOKS)
 
 LOOPS = Registry("loop", ["densevit.engine.loops"], parent=root.LOOPS)
 
@@ -119,7 +121,9 @@ LOOPS = Registry("loop", ["densevit.engine.loops"], parent=root.LOOPS)
 OPTIMIZERS = Registry("optimizer", ["mmengine.optim"], parent=root.OPTIMIZERS)
 OPTIM_WRAPPERS = Registry("optimizer wrapper", ["mmengine.optim"], parent=root.OPTIM_WRAPPERS)
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
-    "optimizer wrapper constructor", ["mmengine.optim"], parent=root.OPTIM_WRAPPER_CONSTRUCTORS
+    "optimizer wrapper constructor",
+    ["densevit.engine.layer_decay", "mmengine.optim"],
+    parent=root.OPTIM_WRAPPER_CONSTRUCTORS,
 )
 PARAM_SCHEDULERS = Registry("parameter scheduler", ["mmengine.optim"], parent=root.PARAM_SCHEDULERS)
 VISUALIZERS = Registry("visualizer", ["mmengine.visualization"], parent=root.VISUALIZERS)

@@ -3,12 +3,13 @@
 from densevit.layers.attention import ReducedAttention, attend
 from densevit.layers.drop_path import DropPath, drop_path_rates
 from densevit.layers.freeze import freeze
-from densevit.layers.init import init_weights
-from densevit.layers.mlp import MixFFN
+from densevit.layers.init import init_linear, init_weights
+from densevit.layers.mlp import MLP, MixFFN
 from densevit.layers.patch_embed import OverlapPatchEmbed
 from densevit.layers.shape import crop, pad_stack, pointwise, resize, to_map, to_tokens
 
 __all__ = [
+    "MLP",
     "DropPath",
     "MixFFN",
     "OverlapPatchEmbed",
@@ -17,6 +18,7 @@ __all__ = [
     "crop",
     "drop_path_rates",
     "freeze",
+    "init_linear",
     "init_weights",
     "pad_stack",
     "pointwise",

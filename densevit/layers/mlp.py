@@ -8,6 +8,18 @@ from torch.nn import functional as F
 from densevit.layers.shape import to_map, to_tokens
 
 
+class MLP(nn.Module):
+    """Two linear layers with GELU between them, on the last axis."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
 class DWConv(nn.Module):
     """Depthwise 3x3 convolution of tokens on their grid."""
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
+from densevit.data.prediction import Prediction
 from densevit.data.quarantine import Quarantine
 from densevit.errors import DataError
 from densevit.seeding import mix_seed
@@ -33,6 +34,7 @@ class DenseDataset(Dataset[Sample | None], ABC):
     Attributes:
         classes: Names in the order of their indices.
         palette: One (red, green, blue) per class.
+        prediction: Class of what is predicted for a sample, see `densevit.data.prediction`.
         transforms: Takes and returns ``(image, {name of target's field: value})``.
         seed: Seed of the run; with the key it alone decides the augmentation.
         quarantine: Where samples that cannot be read are recorded; None raises their `DataError`.
@@ -40,6 +42,7 @@ class DenseDataset(Dataset[Sample | None], ABC):
 
     classes: tuple[str, ...]
     palette: Sequence[tuple[int, int, int]]
+    prediction: type[Prediction]
     transforms: v2.Transform
     seed: int = 0
     quarantine: Quarantine | None = None

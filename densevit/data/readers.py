@@ -17,6 +17,7 @@ from torchvision import tv_tensors
 
 from densevit.errors import DataError
 
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")  # that folders are searched for
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 DECODER_ERRORS = (  # what Pillow's plugins and OpenCV raise for damaged files
     ArithmeticError,

@@ -1,34 +1,29 @@
 """Segmentation from a folder of images and one of masks with an id per pixel; ADE20K is such a pair."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 from torchvision.tv_tensors import Mask
 
+from densevit.data.checks import ContradictionError, class_names, evenly, find_problems, raise_problems
 from densevit.data.dataset import DenseDataset
 from densevit.data.folders import list_files, pair_files, shortened
 from densevit.data.readers import image_size, read_image, read_mask
 from densevit.data.transforms import build_transforms
-from densevit.errors import ConfigError, DataError
+from densevit.errors import ConfigError
 from densevit.palette import distinct_colours
 from densevit.registry import DATASETS
 from densevit.structures import SegTarget
+from densevit.tasks.segmentation.prediction import SegPrediction
 
-SHOWN = 20  # problems that a check prints
 CHECKED_SIZES = 5000  # pairs whose headers are compared before a run
 CHECKED_LABELS = 32  # masks decoded before a run
 MAX_ID = 2**16 - 1
-
-
-class ContradictionError(DataError):
-    """Files that can be read do not fit each other or the config."""
 
 
 @DATASETS.register_module()
@@ -54,6 +49,8 @@ class SegDataset(DenseDataset):
         DataError: A folder is missing or empty, an image has no mask or a mask no image.
     """
 
+    prediction = SegPrediction
+
     def __init__(
         self,
         image_dir: str,
@@ -69,7 +66,7 @@ class SegDataset(DenseDataset):
         mask_suffix: str = ".png",
         download_help: str = "",
     ) -> None:
-        self.classes = _class_names(classes)
+        self.classes = class_names(classes)
         self.palette = distinct_colours(len(classes)) if palette is None else _colours(palette, len(classes))
         self.transforms = build_transforms(transforms)
         self.ignore_index = ignore_index
@@ -112,35 +109,18 @@ class SegDataset(DenseDataset):
         return f"{text}; {hint}list in ignore_ids what is unlabelled, or complete the classes"
 
     def check(self, mode: str) -> None:
-        everything = range(len(self))
         if mode == "all":
-            contradicting, unreadable = self._problems(self.read, everything)
+            contradicting, unreadable = find_problems(self.read, range(len(self)))
         elif mode == "sample":
-            contradicting, unreadable = self._problems(self._check_size, _evenly(len(self), CHECKED_SIZES))
-            more_contradicting, more_unreadable = self._problems(self._check_labels, _evenly(len(self), CHECKED_LABELS))
+            contradicting, unreadable = find_problems(self._check_size, evenly(len(self), CHECKED_SIZES))
+            more_contradicting, more_unreadable = find_problems(self._check_labels, evenly(len(self), CHECKED_LABELS))
             contradicting += more_contradicting
             unreadable = list(dict.fromkeys(unreadable + more_unreadable))
             if self.quarantine is not None and len(unreadable) <= self.quarantine.limit:
                 unreadable = []  # the quarantine records them when they are met
         else:
             raise ConfigError(f'data are checked by "sample" or "all", not by {mode!r}')
-        if problems := contradicting + unreadable:
-            listed = "".join(f"\n  {problem}" for problem in problems[:SHOWN])
-            rest = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-            raise DataError(f"{len(problems)} problems in {self.where}:{listed}{rest}")
-
-    def _problems(self, test: Callable[[int], Any], indices: Collection[int]) -> tuple[list[str], list[str]]:
-        """Return the messages of contradictions and of unreadable files."""
-        contradicting, unreadable = [], []
-        console = Console(stderr=True)
-        for index in track(indices, "checking data", console=console, transient=True, disable=not console.is_terminal):
-            try:
-                test(index)
-            except ContradictionError as error:
-                contradicting.append(str(error))
-            except DataError as error:
-                unreadable.append(str(error))
-        return contradicting, unreadable
+        raise_problems(contradicting + unreadable, self.where)
 
     def _check_size(self, index: int) -> None:
         image_path, mask_path = self.pairs[index]
@@ -205,14 +185,6 @@ class ADE20KDataset(SegDataset):
         )
 
 
-def _class_names(classes: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(classes, str) or not classes or not all(isinstance(name, str) for name in classes):
-        raise ConfigError(f"classes must be a sequence of names, not {classes!r}")
-    if twice := {name for name in classes if list(classes).count(name) > 1}:
-        raise ConfigError(f"classes names {', '.join(sorted(twice))} more than once")
-    return tuple(classes)
-
-
 def _colours(palette: Sequence[Sequence[int]], count: int) -> list[tuple[int, int, int]]:
     if len(palette) != count or any(len(c) != 3 or not all(0 <= x <= 255 for x in c) for c in palette):
         raise ConfigError(f"palette must be {count} colours (red, green, blue) of 0..255, one per class")
@@ -244,10 +216,6 @@ def _look_up(table: np.ndarray, ids: np.ndarray) -> np.ndarray:
     if table.dtype == ids.dtype == np.uint8:
         return cv2.LUT(ids, table[:256])  # three times as fast
     return np.take(table, ids)
-
-
-def _evenly(count: int, at_most: int) -> list[int]:
-    return np.linspace(0, count - 1, min(count, at_most)).round().astype(int).tolist()
 
 
 def _compare_sizes(image_path: str, image: tuple[int, ...], mask_path: str, mask: tuple[int, ...]) -> None:

@@ -8,9 +8,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from densevit.data.prediction import Palette
+from densevit.data.readers import read_mask
+from densevit.data.transforms import resize_nearest
 from densevit.structures import SegTarget
 
-Palette = Sequence[Sequence[int]]
 FONT_SIZE, ROW, MARGIN, MAX_ROWS = 14, 20, 6, 30
 
 
@@ -31,8 +33,8 @@ class SegPrediction:
 
     @staticmethod
     def draw_truth(image: np.ndarray, target: SegTarget, classes: Sequence[str], palette: Palette) -> np.ndarray:
-        """Draw the true mask as a predicted one is drawn."""
-        return SegPrediction(target.mask.as_subclass(Tensor)).draw(image, classes, palette)
+        """Draw the true mask, brought to the size of the image, as a predicted one is drawn."""
+        return SegPrediction(resize_nearest(target.mask, image.shape[:2])).draw(image, classes, palette)
 
     def save(self, stem: Path) -> Path:
         """Write the class indices to the PNG file ``<stem>.png`` and return its path."""
@@ -41,6 +43,15 @@ class SegPrediction:
         mask = self.mask.numpy()
         Image.fromarray(mask if mask.dtype == np.uint8 else mask.astype(np.uint16)).save(path)
         return path
+
+    @classmethod
+    def load(cls, stem: Path) -> "SegPrediction":
+        """Read the class indices that `save` wrote.
+
+        Raises:
+            DataError: The file is missing or damaged.
+        """
+        return cls(read_mask(stem.with_name(f"{stem.name}.png")).as_subclass(Tensor))
 
     def summary(self, classes: Sequence[str]) -> dict[str, dict[str, float]]:
         """Return, under "shares", the share of the pixels of each class that occurs, the largest first."""

@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.transforms import v2
 
+from densevit.errors import ConfigError
 from densevit.layers import pad_stack
 from densevit.registry import MODELS
-from densevit.structures import Sample
+from densevit.structures import ClassTarget, Sample
 
 
 @MODELS.register_module()
@@ -19,10 +21,19 @@ class ImagePreprocessor(nn.Module):
     Workers send uint8, a quarter of the bytes of float32. In evaluation nothing is padded, so that a prediction
     does not depend on what else is in the batch.
 
+    Images with class labels can be mixed in training, by Mixup (https://arxiv.org/abs/1710.09412) or CutMix
+    (https://arxiv.org/abs/1905.04899); their labels become probabilities. A batch has one draw, of which of the two
+    and of the share. Whom an image is mixed with is drawn too, so that repeats of one image are not mixed together.
+
     Args:
         divisor: Per spatial axis. The model passes in its backbone's: no config states it.
         mean: Per channel, for values of 0..255. The default is ImageNet's.
         std: Likewise.
+        mixup: Parameter alpha of Mixup; 0 is without it.
+        cutmix: Parameter alpha of CutMix; 0 is without it.
+        mix_prob: Probability that a batch is mixed.
+        switch_prob: Share of CutMix if both are on.
+        num_classes: As the head's; needed to mix.
     """
 
     mean: Tensor
@@ -33,19 +44,47 @@ class ImagePreprocessor(nn.Module):
         divisor: Sequence[int],
         mean: Sequence[float] = (123.675, 116.28, 103.53),
         std: Sequence[float] = (58.395, 57.12, 57.375),
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        mix_prob: float = 1.0,
+        switch_prob: float = 0.5,
+        num_classes: int | None = None,
     ) -> None:
         super().__init__()
         self.divisor = tuple(divisor)
+        self.mixing = _mixing(mixup, cutmix, mix_prob, switch_prob, num_classes)
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, data: Sequence[Sample], training: bool = False) -> dict[str, Any]:
-        """Return ``inputs``, one tensor in training and else one per sample, and ``samples`` on the device."""
+        """Return ``inputs``, one tensor in training and else one per sample, and ``samples`` on the device.
+
+        Mixing leaves them in another order than ``data``.
+
+        Raises:
+            ConfigError: Something else than images with class labels is to be mixed.
+        """
+        mixed = training and self.mixing is not None and len(data) > 1
+        if mixed:
+            data = [data[i] for i in torch.randperm(len(data))]  # mixing pairs neighbours
         inputs: Any = [self._normalise(sample.image) for sample in data]
         if training:
             largest = [max(sizes) for sizes in zip(*(x.shape[1:] for x in inputs), strict=True)]
             inputs = pad_stack(inputs, [-(-n // d) * d for n, d in zip(largest, self.divisor, strict=True)])
-        return {"inputs": inputs, "samples": [self._move(sample) for sample in data]}
+        samples = [self._move(sample) for sample in data]
+        return self._mix(inputs, samples) if mixed else {"inputs": inputs, "samples": samples}
+
+    def _mix(self, inputs: Tensor, samples: Sequence[Sample]) -> dict[str, Any]:
+        assert self.mixing is not None
+        for sample in samples:
+            if not isinstance(sample.target, ClassTarget):
+                raise ConfigError(
+                    "data_preprocessor: mixup and cutmix are for images with class labels, "
+                    f"not for {type(sample.target).__name__} of {sample.meta.path}: leave them out"
+                )
+        inputs, labels = self.mixing(inputs, torch.stack([sample.target.label for sample in samples]))
+        targets = [replace(s.target, label=label) for s, label in zip(samples, labels, strict=True)]
+        return {"inputs": inputs, "samples": [replace(s, target=t) for s, t in zip(samples, targets, strict=True)]}
 
     def _normalise(self, image: Tensor) -> Tensor:
         x = image.as_subclass(Tensor).to(self.mean.device, non_blocking=True)
@@ -58,3 +97,23 @@ class ImagePreprocessor(nn.Module):
             moved = {k: v.to(self.mean.device) for k, v in tensors.items() if isinstance(v, Tensor)}
             target = replace(target, **moved)
         return replace(sample, target=target)
+
+
+def _mixing(
+    mixup: float, cutmix: float, mix_prob: float, switch_prob: float, num_classes: int | None
+) -> v2.Transform | None:
+    """Return ``(inputs, labels) -> (inputs, labels)``; None if both are off."""
+    if min(mixup, cutmix) < 0 or not 0 <= mix_prob <= 1 or not 0 <= switch_prob <= 1:
+        raise ConfigError(
+            "data_preprocessor: mixup and cutmix must not be negative, mix_prob and switch_prob must be in [0, 1], "
+            f"not {mixup}, {cutmix}, {mix_prob}, {switch_prob}"
+        )
+    kinds = {v2.MixUp: (mixup, 1 - switch_prob), v2.CutMix: (cutmix, switch_prob)}
+    kinds = {kind: (alpha, share) for kind, (alpha, share) in kinds.items() if alpha > 0}
+    if not kinds:
+        return None
+    if num_classes is None:
+        raise ConfigError("data_preprocessor: mixup and cutmix need num_classes, the same as model.head.num_classes")
+    transforms = [kind(alpha=alpha, num_classes=num_classes) for kind, (alpha, _) in kinds.items()]
+    shares = [share for _, share in kinds.values()] if len(kinds) > 1 else None
+    return v2.RandomApply([v2.RandomChoice(transforms, shares)], mix_prob)

@@ -16,6 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from densevit.data.erasing import NoiseErasing
 from densevit.data.photometric import PhotometricDistortion
 from densevit.errors import ConfigError
 from densevit.registry import TRANSFORMS
@@ -26,12 +27,14 @@ for _name, _class in inspect.getmembers(v2, inspect.isclass):
     if issubclass(_class, v2.Transform) and _class is not v2.Transform:
         TRANSFORMS.register_module(name=_name, module=_class)
 TRANSFORMS.register_module(module=PhotometricDistortion)
+TRANSFORMS.register_module(module=NoiseErasing)
 
 
 def build_transforms(cfgs: Sequence[Mapping[str, Any] | Transform]) -> v2.Transform:
     """Chain transforms, given as configs or as callables that take and return ``(image, fields)``.
 
-    The list under "transforms" of a config, as in RandomApply and RandomChoice, is built too.
+    The list under "transforms" of a config, as in RandomApply and RandomChoice, is built too; "interpolation" is
+    given by name.
 
     Raises:
         ConfigError: An unknown name or key, or a value that the transform refuses.
@@ -46,6 +49,8 @@ def _build(cfg: Mapping[str, Any] | Transform) -> Transform:
     if "transforms" in cfg:
         cfg = {**cfg, "transforms": [_build(inner) for inner in cfg["transforms"]]}
     try:
+        if isinstance(cfg.get("interpolation"), str):
+            cfg = {**cfg, "interpolation": v2.InterpolationMode(cfg["interpolation"])}
         return TRANSFORMS.build(cfg)
     except ConfigError:
         raise

@@ -22,6 +22,17 @@ LOADER_KEYS = {
     "shuffle",
     "timeout",
 }
+TRAIN_LOADER_KEYS = LOADER_KEYS | {"repeats"}
+PARAMWISE_KEYS = {
+    "bias_decay_mult",
+    "bias_lr_mult",
+    "bypass_duplicate",
+    "custom_keys",
+    "dcn_offset_lr_mult",
+    "dwconv_decay_mult",
+    "flat_decay_mult",
+    "norm_decay_mult",
+}
 RUN_KEYS = {
     "auto_scale_lr",
     "check_data",
@@ -140,12 +151,19 @@ def _check_model(model: Mapping[str, Any]) -> None:
     for key, parts_registry in parts.items():
         if model.get(key) is not None:
             parts_registry.check(model[key])
+    mixed = (model.get("data_preprocessor") or {}).get("num_classes")
+    if mixed is not None and mixed != model.head.get("num_classes"):
+        raise ConfigError(
+            f"model.data_preprocessor.num_classes is {mixed} but model.head.num_classes is "
+            f"{model.head.get('num_classes')}: make them equal"
+        )
 
 
 def _check_loader(name: str, loader: Mapping[str, Any]) -> None:
+    known = TRAIN_LOADER_KEYS if name == "train_dataloader" else LOADER_KEYS
     for key in loader:
-        if key not in LOADER_KEYS:
-            raise ConfigError(f"{name} takes no {key!r}.{suggestion(key, LOADER_KEYS)}")
+        if key not in known:
+            raise ConfigError(f"{name} takes no {key!r}.{suggestion(key, known)}")
     if "dataset" not in loader or "batch_size" not in loader:
         raise ConfigError(f'{name} needs "dataset" and "batch_size"')
     registry.DATASETS.check(loader["dataset"])
@@ -162,12 +180,25 @@ def _check_schedule(cfg: Config) -> None:
     if wrapper := cfg.get("optim_wrapper"):
         _check(registry.OPTIM_WRAPPERS, {"type": "OptimWrapper", **wrapper}, apart=("constructor", "paramwise_cfg"))
         registry.OPTIMIZERS.check(wrapper["optimizer"])
+        _check_paramwise(
+            wrapper.get("constructor", "DefaultOptimWrapperConstructor"), wrapper.get("paramwise_cfg") or {}
+        )
     for scheduler in _as_list(cfg.get("param_scheduler")):
         _check(registry.PARAM_SCHEDULERS, scheduler, apart=("convert_to_iter_based",))
     known = {"by_epoch", "max_epochs", "max_iters", "type", "val_begin", "val_interval"}
     for key in cfg.get("train_cfg") or ():
         if key not in known:
             raise ConfigError(f"train_cfg takes no {key!r}.{suggestion(key, known)}")
+
+
+def _check_paramwise(constructor: str, options: Mapping[str, Any]) -> None:
+    target: Any = registry.OPTIM_WRAPPER_CONSTRUCTORS.get(constructor)
+    if hasattr(target, "check"):
+        target.check(options)
+    elif constructor == "DefaultOptimWrapperConstructor":
+        for key in options:
+            if key not in PARAMWISE_KEYS:
+                raise ConfigError(f"paramwise_cfg takes no {key!r}.{suggestion(key, PARAMWISE_KEYS)}")
 
 
 def _check(kind: Registry, cfg: Mapping[str, Any], apart: tuple[str, ...]) -> None:

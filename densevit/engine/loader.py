@@ -27,7 +27,8 @@ def build_loader(
     """Build the loader of one split.
 
     Args:
-        cfg: ``dataset`` and ``batch_size`` (per process), and arguments of `torch.utils.data.DataLoader`.
+        cfg: ``dataset`` and ``batch_size`` (per process), arguments of `torch.utils.data.DataLoader`, and in
+            training ``repeats``, see `TrainSampler`.
         seed: Seed of the run.
         work_dir: Where unreadable samples are recorded.
         training: Endless and shuffled, bad samples replaced; else each sample once, bad ones left out.
@@ -38,10 +39,10 @@ def build_loader(
     dataset.seed = seed
     dataset.quarantine = Quarantine(work_dir / QUARANTINE, total=len(dataset), replace=training)
     rank, world_size = get_dist_info()
-    batch_size, shuffle = options.pop("batch_size"), options.pop("shuffle")
+    batch_size, shuffle, repeats = options.pop("batch_size"), options.pop("shuffle"), options.pop("repeats", 1)
     sampler: Sampler[SampleKey]
     if training:
-        sampler = TrainSampler(len(dataset), batch_size, seed, shuffle, whole_batches, rank, world_size)
+        sampler = TrainSampler(len(dataset), batch_size, seed, shuffle, whole_batches, rank, world_size, repeats)
     else:
         sampler = EvalSampler(len(dataset), rank, world_size)
     return DataLoader(

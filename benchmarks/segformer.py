@@ -9,15 +9,14 @@ beyond that of the built model, each measured in a process of its own.
 
 import argparse
 import re
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from timing import Step, alternate, machine, markdown
 from torch import Tensor, nn
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
@@ -29,7 +28,6 @@ NUM_CLASSES, SIZE = 150, 512
 WIDE = {"hidden_sizes": [64, 128, 320, 512], "decoder_hidden_size": 768}
 PEERS = {"mit_b0": {}, "mit_b1": WIDE | {"decoder_hidden_size": 256}, "mit_b2": WIDE | {"depths": [3, 4, 6, 3]}}
 SIDES = ("ours", "theirs")
-Step = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -67,11 +65,10 @@ def main() -> None:
             continue
         print("  ".join(rows[-1]), flush=True)
     table = markdown(rows)
-    where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    print(f"\n{where}, torch {torch.__version__}\n\n{table}")
+    print(f"\n{machine(args.device)}\n\n{table}")
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(f"{where}, torch {torch.__version__}\n\n{table}\n")
+        args.out.write_text(f"{machine(args.device)}\n\n{table}\n")
 
 
 def parse_args() -> argparse.Namespace:
@@ -165,26 +162,6 @@ def compare(case: Case, ours: DenseModel, theirs: nn.Module, device: str) -> flo
     return ((a - b).abs().max() / (b.max() - b.min())).item()
 
 
-def alternate(steps: list[Step], repeats: int, device: str) -> list[float]:
-    """Return the median seconds of each step, run in turn."""
-    seconds: list[list[float]] = [[] for _ in steps]
-    for i in range(repeats + 1):
-        for run, times in zip(steps, seconds, strict=True):
-            synchronize(device)
-            start = time.perf_counter()
-            run()
-            synchronize(device)
-            if i > 0:  # the first is a warm-up
-                times.append(time.perf_counter() - start)
-    return [statistics.median(times) for times in seconds]
-
-
-def synchronize(device: str) -> None:
-    """Wait for the device."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
 def probe(case: Case, side: str, args: argparse.Namespace) -> float:
     """Return `peak_memory` as measured in a fresh process."""
     words = [side, case.model, str(case.training), str(case.bf16), str(case.compiled)]
@@ -209,12 +186,6 @@ def process_memory(entry: str) -> int:
     """Return a number of bytes that Linux keeps; `resource.getrusage` would begin with the peak of the parent."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(re.search(rf"{entry}:\s+(\d+)", status)[1])  # type: ignore[index]
-
-
-def markdown(rows: list[tuple[str, ...]]) -> str:
-    """Return a table, its first row the header."""
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|---" + "|---:" * (len(rows[0]) - 1) + "|", *lines[1:]])
 
 
 if __name__ == "__main__":

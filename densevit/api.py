@@ -1,8 +1,15 @@
 """Models by name, without a config."""
 
 import fnmatch
+import inspect
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from densevit.engine.complexity import complexity
 from densevit.errors import ConfigError
 from densevit.features import Backbone
 from densevit.model import DenseModel
@@ -53,5 +60,56 @@ def create_model(
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Return the registered backbones whose names match a shell pattern such as "mit*"."""
-    return [name for name in BACKBONES.names() if fnmatch.fnmatch(name, pattern)]
+    """Return the backbones that can be built by name, and match a shell pattern such as "mit*".
+
+    Left out are the classes that variants are made of, and what needs arguments, such as the adapters.
+    """
+    targets = {name: BACKBONES.get(name) for name in BACKBONES.names()}
+    bases = [inspect.signature(t).return_annotation for t in targets.values() if not inspect.isclass(t)]
+    complete = [name for name, t in targets.items() if t not in bases and not _required(t)]
+    return [name for name in complete if fnmatch.fnmatch(name, pattern)]
+
+
+def _required(target: Callable[..., Any]) -> list[str]:
+    parameters = inspect.signature(target).parameters.values()
+    named = [p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return [p.name for p in named if p.default is p.empty]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What there is to know of a backbone before choosing it.
+
+    Attributes:
+        name: Of the variant.
+        img_size: Height and width at which MACs are counted: those of the official training.
+        params: Of the classifier with 1000 classes.
+        macs: Multiply-accumulates of that classifier for one image.
+        tasks: What `create_model` builds with it.
+        weights_licence: Of the official weights.
+    """
+
+    name: str
+    img_size: int
+    params: int
+    macs: int
+    tasks: tuple[str, ...]
+    weights_licence: str
+
+
+def describe_model(name: str) -> ModelCard:
+    """Return the card of a backbone; nothing is computed or allocated.
+
+    Raises:
+        ConfigError: An unknown name.
+    """
+    tasks = []
+    with torch.device("meta"):
+        model = create_model(name)
+        for task in HEAD_OF_TASK:
+            with suppress(ConfigError):
+                create_model(name, task)
+                tasks.append(task)
+    size = model.backbone.img_size
+    total = complexity(model, (size, size))[0]
+    return ModelCard(name, size, total.params, total.macs, tuple(tasks), model.backbone.weights_licence)

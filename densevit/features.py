@@ -58,6 +58,8 @@ class Backbone(nn.Module, ABC):
         divisor: Per spatial axis, the multiple to which a training input is padded.
         no_weight_decay: Ends of the names of parameters, beyond norms and biases, that the papers do not decay.
         dense_only: Starts of the names of parameters that only dense maps need, so that classifiers' weights lack them.
+        img_size: Height and width of the images that the official weights were trained on.
+        weights_licence: Of the official weights.
         checkpointing: Keep no activations within blocks; compute them again in the backward pass.
     """
 
@@ -66,6 +68,8 @@ class Backbone(nn.Module, ABC):
     divisor: tuple[int, ...]
     no_weight_decay: tuple[str, ...] = ()
     dense_only: tuple[str, ...] = ()
+    img_size: int = 224
+    weights_licence: str = "unknown"
     checkpointing: bool = False
 
     @abstractmethod

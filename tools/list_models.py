@@ -1,0 +1,46 @@
+"""Print the backbones: parameters and multiply-accumulates (MACs) as a classifier, tasks, licence of official weights.
+
+python tools/list_models.py
+python tools/list_models.py 'xcit*p16' --markdown
+"""
+
+import argparse
+
+from rich.console import Console
+from rich.progress import track
+
+from densevit.cli import run
+from densevit.tables import rich_table
+
+HEADER = ["backbone", "image", "parameters (M)", "MACs (G)", "tasks", "licence of the official weights"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pattern", nargs="?", default="*", help="of names, such as 'mit*'")
+    parser.add_argument("--markdown", action="store_true", help="print a table of Markdown")
+    args = parser.parse_args()
+
+    from densevit.api import describe_model, list_models
+    from densevit.errors import ConfigError
+
+    names = list_models(args.pattern)
+    if not names:
+        raise ConfigError(f"no backbone is called {args.pattern!r}; all of them: python tools/list_models.py")
+    errors = Console(stderr=True)
+    cards = [
+        describe_model(n) for n in track(names, "counting", errors, transient=True, disable=not errors.is_terminal)
+    ]
+    rows = [
+        (c.name, str(c.img_size), f"{c.params / 1e6:.2f}", f"{c.macs / 1e9:.2f}", ", ".join(c.tasks), c.weights_licence)
+        for c in cards
+    ]
+    if args.markdown:
+        lines = ["| " + " | ".join(row) + " |" for row in [HEADER, *rows]]
+        print("\n".join([lines[0], "|---" * len(HEADER) + "|", *lines[1:]]))
+    else:
+        Console().print(rich_table("backbones", HEADER, rows))
+
+
+if __name__ == "__main__":
+    run(main)

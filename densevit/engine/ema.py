@@ -52,9 +52,10 @@ class WarmupEMA(BaseAveragedModel):
 
 @HOOKS.register_module()
 class EMAHook(MMEngineEMAHook):
-    """mmengine's, but testing a checkpoint uses the weights that are in it: they are the averaged ones already.
+    """mmengine's, but a test is of the averaged weights.
 
-    mmengine's would exchange them for the copy that it made of the model before anything was loaded.
+    Those of a checkpoint are averaged already. mmengine's hook would exchange them for the copy that it made of the
+    model before anything was loaded, and forget the average when a test begins in the process that trained.
     """
 
     trained = False
@@ -62,6 +63,10 @@ class EMAHook(MMEngineEMAHook):
     def __init__(self, ema_type: str = "ExponentialMovingAverage", **options: Any) -> None:
         super().__init__(ema_type, **options)
         MODELS.check(self.ema_cfg)  # mmengine would notice a wrong key only when the run begins
+
+    def before_run(self, runner: Any) -> None:
+        if not self.trained:
+            super().before_run(runner)
 
     def before_train(self, runner: Any) -> None:
         super().before_train(runner)

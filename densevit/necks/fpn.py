@@ -88,5 +88,6 @@ class FPN(Neck):
 def _conv(in_channels: int, channels: int, kernel_size: int, stride: int = 1) -> nn.Sequential:
     conv = nn.Conv2d(in_channels, channels, kernel_size, stride, padding=kernel_size // 2)
     nn.init.xavier_uniform_(conv.weight)
-    nn.init.zeros_(conv.bias)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
     return nn.Sequential(OrderedDict(conv=conv))

@@ -67,10 +67,8 @@ class ImagePreprocessor(nn.Module):
         mixed = training and self.mixing is not None and len(data) > 1
         if mixed:
             data = [data[i] for i in torch.randperm(len(data))]  # mixing pairs neighbours
-        inputs: Any = [self._normalise(sample.image) for sample in data]
-        if training:
-            largest = [max(sizes) for sizes in zip(*(x.shape[1:] for x in inputs), strict=True)]
-            inputs = pad_stack(inputs, [-(-n // d) * d for n, d in zip(largest, self.divisor, strict=True)])
+        images = [sample.image.as_subclass(Tensor) for sample in data]
+        inputs: Any = self._stack(images) if training else [self._normalise(image) for image in images]
         samples = [self._move(sample) for sample in data]
         return self._mix(inputs, samples) if mixed else {"inputs": inputs, "samples": samples}
 
@@ -86,8 +84,15 @@ class ImagePreprocessor(nn.Module):
         targets = [replace(s.target, label=label) for s, label in zip(samples, labels, strict=True)]
         return {"inputs": inputs, "samples": [replace(s, target=t) for s, t in zip(samples, targets, strict=True)]}
 
-    def _normalise(self, image: Tensor) -> Tensor:
-        x = image.as_subclass(Tensor).to(self.mean.device, non_blocking=True)
+    def _stack(self, images: Sequence[Tensor]) -> Tensor:
+        largest = [max(sizes) for sizes in zip(*(x.shape[1:] for x in images), strict=True)]
+        size = [-(-n // d) * d for n, d in zip(largest, self.divisor, strict=True)]
+        if all(list(x.shape[1:]) == size for x in images):
+            return self._normalise(torch.stack(images))  # in one go
+        return pad_stack([self._normalise(x) for x in images], size)
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        x = images.to(self.mean.device, non_blocking=True)
         return (x.float() - self.mean) / self.std
 
     def _move(self, sample: Sample) -> Sample:

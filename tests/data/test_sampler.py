@@ -4,7 +4,9 @@ from itertools import islice
 
 import pytest
 
+from densevit.data.dataset import SampleKey
 from densevit.data.sampler import EvalSampler, TrainSampler
+from densevit.errors import ConfigError
 
 
 def indices(sampler: TrainSampler, count: int) -> list[int]:
@@ -46,3 +48,49 @@ def test_whole_batches_fill_the_last_one_from_the_same_epoch() -> None:
 def test_evaluation_sees_each_sample_exactly_once(world_size: int) -> None:
     seen = [key.index for rank in range(world_size) for key in EvalSampler(5, rank, world_size)]
     assert sorted(seen) == list(range(5))
+
+
+def keys(sampler: TrainSampler, count: int) -> list[SampleKey]:
+    return list(islice(sampler, count))
+
+
+def test_repeats_show_fewer_samples_each_several_times_with_its_own_augmentation() -> None:
+    epoch = keys(TrainSampler(12, 4, seed=0, repeats=3), 12)
+    shown = {key.index for key in epoch}
+    assert len(shown) == 4
+    assert sorted(epoch) == [SampleKey(index, 0, repeat) for index in sorted(shown) for repeat in range(3)]
+    later = {key.index for key in keys(TrainSampler(12, 4, seed=0, repeats=3), 12 * 20)}
+    assert later == set(range(12))
+
+
+@pytest.mark.parametrize("world_size", [3, 4])
+def test_repeats_of_a_sample_go_to_different_ranks(world_size: int) -> None:
+    samplers = [TrainSampler(24, 2, 0, rank=r, world_size=world_size, repeats=3) for r in range(world_size)]
+    ranks: dict[tuple[int, int], set[int]] = {}
+    for rank, sampler in enumerate(samplers):
+        for key in keys(sampler, 24 // world_size):
+            ranks.setdefault(key[:2], set()).add(rank)
+    assert {len(r) for r in ranks.values()} == {3}
+
+
+@pytest.mark.parametrize("whole_batches", [False, True])
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_repeats_are_resumed_at_any_step(whole_batches: bool, world_size: int) -> None:
+    def sampler() -> TrainSampler:
+        return TrainSampler(10, 4, 1, whole_batches=whole_batches, rank=0, world_size=world_size, repeats=3)
+
+    straight = keys(sampler(), 60)
+    for step in range(10):
+        resumed = sampler()
+        resumed.step = step
+        assert keys(resumed, 20) == straight[4 * step :][:20]
+
+
+def test_an_epoch_that_is_no_multiple_of_the_repeats_keeps_its_length() -> None:
+    epochs = [key.epoch for key in keys(TrainSampler(10, 5, seed=0, repeats=3), 30)]
+    assert epochs == [0] * 10 + [1] * 10 + [2] * 10
+
+
+def test_no_repeats_at_all_are_refused() -> None:
+    with pytest.raises(ConfigError, match="repeats must be at least 1"):
+        TrainSampler(10, 4, seed=0, repeats=0)

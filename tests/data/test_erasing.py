@@ -54,5 +54,5 @@ def test_interpolation_is_given_by_name() -> None:
     (resize,) = build_transforms([{"type": "Resize", "size": 24, "interpolation": "bicubic"}]).transforms
     assert torch.equal(resize(image), v2.Resize(24, v2.InterpolationMode.BICUBIC)(image))
     assert not torch.equal(resize(image), v2.Resize(24)(image))
-    with pytest.raises(ConfigError, match="Resize.*cubic"):
+    with pytest.raises(ConfigError, match=r"Resize.*cubic"):
         build_transforms([{"type": "Resize", "size": 24, "interpolation": "cubic"}])

@@ -1,0 +1,84 @@
+"""Linear classifier."""
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from densevit.errors import ConfigError
+from densevit.features import Features, Head, Losses, Specs
+from densevit.registry import HEADS
+from densevit.structures import Meta, Sample
+from densevit.tasks.classification.prediction import ClassPrediction
+
+
+@HEADS.register_module()
+class ClassificationHead(Head):
+    """Classify the backbone's token or, where it gives none, the mean over space of its last map.
+
+    Args:
+        specs: Maps of the backbone, fine to coarse.
+        num_classes: Number of classes.
+        token_channels: Channels of the token; 0 if there is none.
+        dropout: Rate of dropout before the classifier.
+        label_smoothing: Share of the probability that training spreads over all classes
+            (https://arxiv.org/abs/1512.00567).
+        init_scale: Factor on the classifier's initial weights, for fine-tuning.
+
+    Raises:
+        ConfigError: There is neither a token nor a map.
+    """
+
+    def __init__(
+        self,
+        specs: Specs,
+        num_classes: int,
+        token_channels: int = 0,
+        dropout: float = 0.0,
+        label_smoothing: float = 0.0,
+        init_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if not token_channels and not specs:
+            raise ConfigError("ClassificationHead has nothing to read: give the backbone token=True or out_indices")
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError(f"label_smoothing must be in [0, 1), not {label_smoothing}")
+        self.num_classes = num_classes
+        self.reads_token = token_channels > 0
+        self.space = () if token_channels else tuple(range(2, 2 + specs[-1].ndim))
+        self.label_smoothing = label_smoothing
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(token_channels or specs[-1].channels, num_classes)
+        nn.init.trunc_normal_(self.fc.weight, std=0.02 * init_scale)
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, features: Features) -> Tensor:
+        """Return class logits ``(N, K)``."""
+        x = features.token if self.reads_token else features.maps[-1].mean(dim=self.space)
+        assert x is not None, "the backbone said that it gives a token"
+        return self.fc(self.dropout(x))
+
+    def loss(self, outputs: Tensor, samples: Sequence[Sample]) -> Losses:
+        """Return cross entropy and the share of the samples whose most probable class is right.
+
+        Labels are smoothed in training only: the loss of a validation is comparable between recipes.
+        """
+        target = torch.stack([sample.target.label for sample in samples]).to(outputs.device)
+        logits = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        smoothing = self.label_smoothing if self.training else 0.0
+        loss = F.cross_entropy(
+            logits, target if target.ndim == 1 else target.to(logits.dtype), label_smoothing=smoothing
+        )
+        truth = target if target.ndim == 1 else target.argmax(dim=1)
+        return {"loss_cls": loss, "acc": (logits.argmax(dim=1) == truth).float().mean()}
+
+    def predict(self, outputs: Tensor, metas: Sequence[Meta]) -> list[ClassPrediction]:
+        """Return the probabilities of the classes for each sample."""
+        return [ClassPrediction(scores) for scores in outputs.float().softmax(dim=1).cpu()]
+
+    @staticmethod
+    def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Rename ``weight``, ``projection.weight`` (official MViT), ``1.weight`` (torchvision) to ``fc.weight``."""
+        return {re.sub(r"^(?:projection\.|1\.)?(weight|bias)$", r"fc.\1", key): v for key, v in state.items()}

@@ -1,5 +1,45 @@
 """Backbones. To add one: write its file, then name it here."""
 
 from densevit.backbones.mit import MiT, mit_b0, mit_b1, mit_b2, mit_b3, mit_b4, mit_b5
+from densevit.backbones.xcit import (
+    XCiT,
+    xcit_large_24_p8,
+    xcit_large_24_p16,
+    xcit_medium_24_p8,
+    xcit_medium_24_p16,
+    xcit_nano_12_p8,
+    xcit_nano_12_p16,
+    xcit_small_12_p8,
+    xcit_small_12_p16,
+    xcit_small_24_p8,
+    xcit_small_24_p16,
+    xcit_tiny_12_p8,
+    xcit_tiny_12_p16,
+    xcit_tiny_24_p8,
+    xcit_tiny_24_p16,
+)
 
-__all__ = ["MiT", "mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5"]
+__all__ = [
+    "MiT",
+    "XCiT",
+    "mit_b0",
+    "mit_b1",
+    "mit_b2",
+    "mit_b3",
+    "mit_b4",
+    "mit_b5",
+    "xcit_large_24_p8",
+    "xcit_large_24_p16",
+    "xcit_medium_24_p8",
+    "xcit_medium_24_p16",
+    "xcit_nano_12_p8",
+    "xcit_nano_12_p16",
+    "xcit_small_12_p8",
+    "xcit_small_12_p16",
+    "xcit_small_24_p8",
+    "xcit_small_24_p16",
+    "xcit_tiny_12_p8",
+    "xcit_tiny_12_p16",
+    "xcit_tiny_24_p8",
+    "xcit_tiny_24_p16",
+]

@@ -1,7 +1,10 @@
 """Building blocks shared by backbones, necks and heads. None of them knows a task."""
 
 from densevit.layers.attention import ReducedAttention, attend
+from densevit.layers.class_attention import ClassAttentionBlock
+from densevit.layers.cross_covariance import CrossCovarianceAttention
 from densevit.layers.drop_path import DropPath, drop_path_rates
+from densevit.layers.fourier_position import FourierPosition
 from densevit.layers.freeze import freeze
 from densevit.layers.init import init_linear, init_weights
 from densevit.layers.mlp import MLP, MixFFN
@@ -10,7 +13,10 @@ from densevit.layers.shape import crop, pad_stack, pointwise, resize, to_map, to
 
 __all__ = [
     "MLP",
+    "ClassAttentionBlock",
+    "CrossCovarianceAttention",
     "DropPath",
+    "FourierPosition",
     "MixFFN",
     "OverlapPatchEmbed",
     "ReducedAttention",

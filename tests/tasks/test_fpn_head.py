@@ -33,7 +33,7 @@ def features(specs: Specs = PYRAMID, size: tuple[int, int] = (64, 96)) -> Featur
 
 
 def described(made: FPNHead, x: Features) -> Tensor:
-    """Compute what mmsegmentation does, from the weights under its names."""
+    """Compute what mmsegmentation does, from the weights under its names; doubled is the grid of the next finer map."""
     state, training = made.state_dict(), made.training
     total = torch.zeros(())
     for level, y in enumerate(x.maps):
@@ -43,22 +43,18 @@ def described(made: FPNHead, x: Features) -> Tensor:
             mean, var = state[f"{name}.bn.running_mean"].clone(), state[f"{name}.bn.running_var"].clone()
             y = F.batch_norm(y, mean, var, state[f"{name}.bn.weight"], state[f"{name}.bn.bias"], training).relu()
             if level:
-                y = F.interpolate(y, scale_factor=2, mode="bilinear", align_corners=False)
+                finer = x.maps[level - 1 - step].shape[2:]
+                y = F.interpolate(y, finer, mode="bilinear", align_corners=False)
         total = total + y
     return F.conv2d(total, state["conv_seg.weight"], state["conv_seg.bias"])
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_logits_are_those_of_the_description(training: bool) -> None:
-    made, x = head().train(training), features()
+@pytest.mark.parametrize("size", [(64, 96), (97, 130)])
+def test_logits_are_those_of_the_description(training: bool, size: tuple[int, int]) -> None:
+    made, x = head().train(training), features(size=size)
     expected = described(made, x)
     torch.testing.assert_close(made(x), expected)
-
-
-@pytest.mark.parametrize("size", [(97, 130), (33, 65)])
-def test_at_odd_sizes_every_level_meets_the_finest_grid(size: tuple[int, int]) -> None:
-    made = head().eval()
-    assert made(features(size=size)).shape == (2, 5, -(-size[0] // 4), -(-size[1] // 4))
 
 
 def test_a_constant_stays_constant_at_odd_sizes() -> None:

@@ -1,5 +1,6 @@
 """Backbones. To add one: write its file, then name it here."""
 
+from densevit.backbones.cmt import CMT, cmt_b, cmt_s, cmt_scaled, cmt_ti, cmt_xs
 from densevit.backbones.mit import MiT, mit_b0, mit_b1, mit_b2, mit_b3, mit_b4, mit_b5
 from densevit.backbones.xcit import (
     XCiT,
@@ -20,8 +21,14 @@ from densevit.backbones.xcit import (
 )
 
 __all__ = [
+    "CMT",
     "MiT",
     "XCiT",
+    "cmt_b",
+    "cmt_s",
+    "cmt_scaled",
+    "cmt_ti",
+    "cmt_xs",
     "mit_b0",
     "mit_b1",
     "mit_b2",

@@ -3,20 +3,26 @@
 from densevit.layers.attention import ReducedAttention, attend
 from densevit.layers.class_attention import ClassAttentionBlock
 from densevit.layers.cross_covariance import CrossCovarianceAttention
+from densevit.layers.depthwise_attention import DepthwiseReducedAttention
 from densevit.layers.drop_path import DropPath, drop_path_rates
 from densevit.layers.fourier_position import FourierPosition
 from densevit.layers.freeze import freeze
 from densevit.layers.init import init_linear, init_weights
+from densevit.layers.inverted_residual import InvertedResidualFFN, gelu
 from densevit.layers.mlp import MLP, MixFFN
+from densevit.layers.pad import pad_to_multiple
 from densevit.layers.patch_embed import OverlapPatchEmbed
+from densevit.layers.position_bias import resize_bias
 from densevit.layers.shape import crop, pad_stack, pointwise, resize, to_map, to_tokens
 
 __all__ = [
     "MLP",
     "ClassAttentionBlock",
     "CrossCovarianceAttention",
+    "DepthwiseReducedAttention",
     "DropPath",
     "FourierPosition",
+    "InvertedResidualFFN",
     "MixFFN",
     "OverlapPatchEmbed",
     "ReducedAttention",
@@ -24,11 +30,14 @@ __all__ = [
     "crop",
     "drop_path_rates",
     "freeze",
+    "gelu",
     "init_linear",
     "init_weights",
     "pad_stack",
+    "pad_to_multiple",
     "pointwise",
     "resize",
+    "resize_bias",
     "to_map",
     "to_tokens",
 ]

@@ -1,0 +1,277 @@
+"""CMT: convolutional neural networks meet vision transformers.
+
+Paper: https://arxiv.org/abs/2107.06263
+"""
+
+from collections.abc import Sequence
+from math import isqrt
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from densevit.errors import ConfigError
+from densevit.features import (
+    Backbone,
+    Features,
+    FeatureSpec,
+    check_frozen,
+    check_heads,
+    check_images,
+    check_maps,
+    select_maps,
+)
+from densevit.layers import (
+    DepthwiseReducedAttention,
+    DropPath,
+    InvertedResidualFFN,
+    drop_path_rates,
+    freeze,
+    gelu,
+    pad_to_multiple,
+    pointwise,
+    resize_bias,
+    to_map,
+    to_tokens,
+)
+from densevit.registry import BACKBONES
+
+STAGES = "abcd"
+TOKEN_CHANNELS = 1280
+
+
+class PatchEmbed(nn.Module):
+    """Convolution of 2x2 cells into one, then LayerNorm. An odd side is padded by a row or column of zeros."""
+
+    def __init__(self, in_channels: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, dim, 2, 2)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.proj(pad_to_multiple(x, 2))
+        return to_map(self.norm(to_tokens(x)), x.shape[2:])
+
+
+class CMTBlock(nn.Module):
+    """Local perception by a depthwise convolution, attention, feed-forward layer; on channels-last maps."""
+
+    def __init__(self, dim: int, num_heads: int, reduction: int, mlp_ratio: float, drop_path: float) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = DepthwiseReducedAttention(dim, num_heads, reduction)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = InvertedResidualFFN(dim, int(dim * mlp_ratio))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        grid = x.shape[2:]
+        tokens = to_tokens(x + self.proj(x))
+        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens), grid, bias))
+        return to_map(tokens, grid) + self.drop_path(self.mlp(to_map(self.norm2(tokens), grid)))
+
+
+@BACKBONES.register_module()
+class CMT(Backbone):
+    """Four stages with strides 4, 8, 16, 32, or half of these with ``stem_stride=1``. The defaults are CMT-S.
+
+    The maps are the outputs of the stages as they are: the official release has no norms for dense tasks. Parameters
+    are named as there. The position biases are learnt for the grids of ``img_size`` and resized for any other.
+
+    Args:
+        in_channels: Channels of the images.
+        dims: Channels of each stage.
+        depths: Blocks of each stage.
+        num_heads: Attention heads of each stage.
+        reductions: Factor per stage by which the grid of keys and values is shrunk.
+        mlp_ratio: Width of the feed-forward layers over that of the tokens.
+        stem_channels: Channels of the stem.
+        stem_stride: Stride of the stem; 1 suits images of 32 x 32.
+        img_size: Side, or height and width, of the images that the position biases are for.
+        drop_path: Rate of stochastic depth at the last block.
+        out_indices: Stages to return; those after the last of them are not built. By default all, none with ``token``.
+        token: Return the projected and averaged last map, on which the official model classifies.
+        frozen_stages: Number of first stages that are not trained; the stem belongs to the first.
+
+    Raises:
+        ConfigError: Settings that contradict each other.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        dims: Sequence[int] = (64, 128, 256, 512),
+        depths: Sequence[int] = (3, 3, 16, 3),
+        num_heads: Sequence[int] = (1, 2, 4, 8),
+        reductions: Sequence[int] = (8, 4, 2, 1),
+        mlp_ratio: float = 4.0,
+        stem_channels: int = 32,
+        stem_stride: int = 2,
+        img_size: int | Sequence[int] = 224,
+        drop_path: float = 0.1,
+        out_indices: Sequence[int] | None = None,
+        token: bool = False,
+        frozen_stages: int = 0,
+    ) -> None:
+        super().__init__()
+        if not len(dims) == len(depths) == len(num_heads) == len(reductions) == len(STAGES):
+            raise ConfigError(f"CMT has {len(STAGES)} stages: give as many dims, depths, num_heads and reductions")
+        self.in_channels = in_channels
+        self.depths = tuple(depths)
+        self.reductions = tuple(reductions)
+        self.out_indices = select_maps(len(STAGES), out_indices, token)
+        check_maps("CMT", len(STAGES), self.out_indices, token)
+        check_heads("CMT", dims, num_heads)
+        self.num_stages = len(STAGES) if token else max(self.out_indices) + 1
+        check_frozen("CMT", self.num_stages, frozen_stages)
+        strides = [stem_stride * 2 ** (i + 1) for i in range(len(STAGES))]
+        self.specs = tuple(FeatureSpec(dims[i], (strides[i], strides[i])) for i in self.out_indices)
+        self.divisor = (strides[-1], strides[-1])
+        self.min_size = strides[self.num_stages - 1]
+        self.token_channels = TOKEN_CHANNELS if token else 0
+        for i, channels in enumerate((in_channels, stem_channels, stem_channels), start=1):
+            conv = nn.Conv2d(channels, stem_channels, 3, stem_stride if i == 1 else 1, padding=1)
+            self.add_module(f"stem_conv{i}", conv)
+            self.add_module(f"stem_norm{i}", nn.BatchNorm2d(stem_channels))
+        space = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+        self.grids = [self._grids(i, _shrink(space, strides[i])) for i in range(self.num_stages)]
+        rates, channels = drop_path_rates(drop_path, depths), (stem_channels, *dims)
+        for i in range(self.num_stages):
+            (height, width), (rows, columns) = self.grids[i]
+            bias = torch.randn(num_heads[i], height * width, rows * columns)
+            blocks = [CMTBlock(dims[i], num_heads[i], reductions[i], mlp_ratio, rate) for rate in rates[i]]
+            self.register_parameter(f"relative_pos_{STAGES[i]}", nn.Parameter(bias))
+            self.add_module(f"patch_embed_{STAGES[i]}", PatchEmbed(channels[i], dims[i]))
+            self.add_module(f"blocks_{STAGES[i]}", nn.ModuleList(blocks))
+        if token:
+            self._fc = nn.Conv2d(dims[-1], TOKEN_CHANNELS, 1)
+            self._bn = nn.BatchNorm2d(TOKEN_CHANNELS)
+        self.apply(_init_weights)
+        self._freeze(frozen_stages)
+
+    def forward(self, x: Tensor) -> Features:
+        check_images(x, self.in_channels, self.min_size)
+        x = x.contiguous(memory_format=torch.channels_last)
+        for conv, norm in self._stem():
+            x = norm(gelu(conv(x)))
+        maps = []
+        for i in range(self.num_stages):
+            bias, embed, blocks = self._stage(i)
+            x = embed(x)
+            bias = resize_bias(bias, self.grids[i], self._grids(i, x.shape[2:]))
+            if not torch.is_grad_enabled():
+                bias = bias.detach()  # else attention on the CPU takes the slow path for masks that learn
+            for block in blocks:
+                x = self.run(block, x, bias)
+            if i in self.out_indices:
+                maps.append(x)
+        return Features(tuple(maps), self._token(x) if self.token_channels else None)
+
+    def layer_groups(self) -> list[tuple[str, ...]]:
+        groups: list[tuple[str, ...]] = [("stem_",)]
+        for stage, depth in zip(STAGES[: self.num_stages], self.depths, strict=False):
+            groups += [(f"relative_pos_{stage}", f"patch_embed_{stage}.")]
+            groups += [(f"blocks_{stage}.{j}.",) for j in range(depth)]
+        return groups + [("_fc.", "_bn.")] * bool(self.token_channels)
+
+    def adapt(self, key: str, value: Tensor) -> Tensor:
+        """Resize position biases that are for square images of another size."""
+        own = dict(self.named_parameters()).get(key)
+        if own is None or not key.startswith("relative_pos_") or own.shape == value.shape:
+            return value
+        i, side = STAGES.index(key[-1]), isqrt(value.shape[1])
+        queries, keys = self._grids(i, (side, side))
+        if value.shape != (own.shape[0], queries[0] * queries[1], keys[0] * keys[1]):
+            return value
+        return resize_bias(value, (queries, keys), self.grids[i])
+
+    def _grids(self, i: int, grid: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+        """Return the grids of queries and of keys of a stage whose maps have the given one."""
+        return tuple(grid), _shrink(grid, self.reductions[i])
+
+    def _stem(self) -> list[tuple[nn.Module, nn.Module]]:
+        return [(getattr(self, f"stem_conv{i}"), getattr(self, f"stem_norm{i}")) for i in (1, 2, 3)]
+
+    def _stage(self, i: int) -> tuple[nn.Parameter, nn.Module, nn.ModuleList]:
+        names = (f"{part}_{STAGES[i]}" for part in ("relative_pos", "patch_embed", "blocks"))
+        bias, embed, blocks = (getattr(self, name) for name in names)
+        return bias, embed, blocks
+
+    def _token(self, x: Tensor) -> Tensor:
+        x = self._bn(pointwise(x, self._fc.weight.flatten(1), self._fc.bias))
+        return F.silu(x).mean(dim=(2, 3))
+
+    def _freeze(self, stages: int) -> None:
+        if stages:
+            for part in (part for pair in self._stem() for part in pair):
+                freeze(part)
+        for i in range(stages):
+            bias, embed, blocks = self._stage(i)
+            bias.requires_grad_(False)
+            freeze(embed)
+            freeze(blocks)
+
+
+def _shrink(grid: Sequence[int], factor: int) -> tuple[int, ...]:
+    return tuple(-(-n // factor) for n in grid)
+
+
+def _init_weights(module: nn.Module) -> None:
+    """Unlike elsewhere, the fan-out of a depthwise convolution is counted over all channels, as officially."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        nn.init.zeros_(module.bias)
+
+
+@BACKBONES.register_module()
+def cmt_ti(**options: Any) -> CMT:
+    """7.7M parameters, 9.5M with the token and the classifier of ImageNet; made for 160 x 160."""
+    sizes = {"dims": (46, 92, 184, 368), "depths": (2, 2, 10, 2), "mlp_ratio": 3.6, "stem_channels": 16}
+    return CMT(**{**sizes, "img_size": 160, **options})
+
+
+@BACKBONES.register_module()
+def cmt_xs(**options: Any) -> CMT:
+    """13.4M parameters, 15.2M with the token and the classifier of ImageNet; made for 192 x 192."""
+    sizes = {"dims": (52, 104, 208, 416), "depths": (3, 3, 12, 3), "mlp_ratio": 3.77, "stem_channels": 16}
+    return CMT(**{**sizes, "img_size": 192, "drop_path": 0.08, **options})
+
+
+@BACKBONES.register_module()
+def cmt_s(**options: Any) -> CMT:
+    """24.3M parameters, 26.3M with the token and the classifier of ImageNet; made for 224 x 224."""
+    return CMT(**options)
+
+
+@BACKBONES.register_module()
+def cmt_b(**options: Any) -> CMT:
+    """43.7M parameters, 45.7M with the token and the classifier of ImageNet; made for 256 x 256."""
+    sizes = {"dims": (76, 152, 304, 608), "depths": (4, 4, 20, 4), "stem_channels": 38}
+    return CMT(**{**sizes, "img_size": 256, "drop_path": 0.25, **options})
+
+
+@BACKBONES.register_module()
+def cmt_scaled(phi: float = 0.0, **options: Any) -> CMT:
+    """CMT-S scaled to about ``2.5 ** phi`` times its cost by the rule of the paper.
+
+    Depth grows by ``1.2 ** phi``, width by ``1.3 ** phi`` and image size by ``1.15 ** phi``, rounded to whole blocks,
+    even widths of the first stage, and multiples of 32 pixels; the stem has half the width of the first stage. The
+    published Ti, XS and B (``phi`` -2, -1 and 1) have the same image sizes, but depths and widths rounded by hand.
+    """
+    width = 2 * _nearest(32 * 1.3**phi)
+    sizes = {
+        "dims": tuple(width * n for n in (1, 2, 4, 8)),
+        "depths": tuple(max(_nearest(n * 1.2**phi), 1) for n in (3, 3, 16, 3)),
+        "stem_channels": width // 2,
+        "img_size": 32 * max(_nearest(7 * 1.15**phi), 1),
+    }
+    return CMT(**{**sizes, **options})
+
+
+def _nearest(x: float) -> int:
+    return int(x + 0.5)

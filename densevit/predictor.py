@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from torchvision.transforms import v2
 
-from densevit.data.readers import read_image
+from densevit.data.readers import IMAGE_SUFFIXES, read_image
 from densevit.data.transforms import build_transforms
 from densevit.engine.checkpoint import load_model
 from densevit.errors import DataError
@@ -19,8 +19,6 @@ from densevit.model import DenseModel
 from densevit.palette import distinct_colours
 from densevit.registry import DATASETS, MODELS
 from densevit.structures import Meta, Sample
-
-IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 class Predictor:
@@ -73,12 +71,12 @@ class Predictor:
             predictions = dict(zip(samples, self.model.test_step(list(samples.values())), strict=True))
             yield from ((path, predictions.get(path, errors.get(path))) for path in chunk)
 
-    def write(self, path: Path, prediction: Any, out: Path) -> dict[str, Any]:
-        """Write overlay and mask of one prediction below ``out``; return its entry for the JSON."""
-        picture = prediction.draw(np.asarray(read_image(path).permute(1, 2, 0)), self.classes, self.palette)
-        overlay = out / "overlays" / f"{path.stem}.jpg"
-        mmcv.imwrite(mmcv.rgb2bgr(picture), str(overlay))
-        saved = prediction.save(out / "masks" / path.stem)
+    def write(self, path: Path, name: str, prediction: Any, out: Path) -> dict[str, Any]:
+        """Write picture and prediction under ``name`` below ``out``; return the entry for the JSON."""
+        image = np.ascontiguousarray(read_image(path).permute(1, 2, 0))
+        overlay = out / "overlays" / f"{name}.jpg"
+        mmcv.imwrite(mmcv.rgb2bgr(prediction.draw(image, self.classes, self.palette)), str(overlay))
+        saved = prediction.save(out / "outputs" / name)
         return {
             "input": str(path),
             "overlay": str(overlay),
@@ -101,10 +99,10 @@ def dataset_meta(cfg: Config, num_classes: int) -> dict[str, Any]:
 
 
 def find_images(inputs: Sequence[str]) -> list[Path]:
-    """Return the images that files, folders and glob patterns name, in order.
+    """Return the images that files, folders and glob patterns name, in order, each once.
 
     Raises:
-        DataError: One of them names nothing, or two images would be written to the same file.
+        DataError: One of them names nothing.
     """
     found: list[Path] = []
     for text in inputs:
@@ -116,13 +114,9 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
         else:
             matches = sorted(p for p in Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
         if not matches:
-            raise DataError(f"{text} is no image, no folder with images ({', '.join(sorted(IMAGE_SUFFIXES))}), no glob")
+            raise DataError(f"{text} is no image, no folder with images ({', '.join(IMAGE_SUFFIXES)}), no glob")
         found += matches
-    stems = [p.stem for p in found]
-    if len(set(stems)) < len(stems):
-        twice = next(stem for stem in stems if stems.count(stem) > 1)
-        raise DataError(f"two inputs are called {twice}: their results would overwrite each other; predict them apart")
-    return found
+    return list(dict.fromkeys(found))
 
 
 def write_index(entries: list[dict[str, Any]], out: Path) -> Path:

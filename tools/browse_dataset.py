@@ -6,20 +6,19 @@ python tools/browse_dataset.py configs/segformer_b0_ade20k.py --split train --co
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from densevit.cli import add_config_options, config_from, run
 from densevit.data.dataset import DenseDataset, SampleKey
-from densevit.data.transforms import resize_nearest
 from densevit.engine.report import side_by_side
 from densevit.errors import ConfigError
 from densevit.registry import DATASETS
-from densevit.tasks.segmentation.prediction import overlay
 
-COLUMNS, PANEL_HEIGHT, LINE = 2, 180, 20
+COLUMNS, PANEL_HEIGHT = 2, 180
 
 
 def main() -> None:
@@ -38,56 +37,43 @@ def main() -> None:
     dataset: DenseDataset = DATASETS.build(loader.dataset)
     dataset.seed = cfg.get("randomness", {}).get("seed") or 0
     indices = np.unique(np.linspace(0, len(dataset) - 1, args.count).astype(int))
-    cells, shown = [], set()
-    for index in indices:
-        panels, classes = draw_sample(dataset, SampleKey(int(index), args.epoch))
-        cells.append(side_by_side(panels))
-        shown |= classes
-    picture = sheet(cells, [(dataset.classes[i], dataset.palette[i]) for i in sorted(shown)])
+    cells = [side_by_side(draw_sample(dataset, SampleKey(int(index), args.epoch))) for index in indices]
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    picture.save(args.out)
+    sheet(cells).save(args.out)
     print(f"{len(cells)} of {len(dataset)} samples in {args.out}")
 
 
-def draw_sample(dataset: DenseDataset, key: SampleKey) -> tuple[dict[str, np.ndarray], set[int]]:
-    """Return captioned pictures of equal height, and the classes of the augmented mask."""
+def draw_sample(dataset: DenseDataset, key: SampleKey) -> dict[str, np.ndarray]:
+    """Return captioned pictures of one sample as it was read and as the network sees it."""
     original, target, path = dataset.read(key.index)
     sample = dataset[key]
     assert sample is not None, "without a quarantine nothing is left out"
-    panels = {Path(path).name: (original, target.mask), "as the network sees it": (sample.image, None)}
-    panels["its labels"] = (sample.image, sample.target.mask)
-    pictures = {caption: draw(image, mask, dataset.palette) for caption, (image, mask) in panels.items()}
-    return pictures, {i for i in sample.target.mask.unique().tolist() if 0 <= i < len(dataset.classes)}
+
+    def labelled(image: np.ndarray, truth: Any) -> np.ndarray:
+        return dataset.prediction.draw_truth(image, truth, dataset.classes, dataset.palette)
+
+    seen = panel(sample.image)
+    return {
+        Path(path).name: labelled(panel(original), target),
+        "as the network sees it": seen,
+        "its labels": labelled(seen, sample.target),
+    }
 
 
-def draw(image: torch.Tensor, mask: torch.Tensor | None, palette: Sequence[tuple[int, int, int]]) -> np.ndarray:
-    pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-    if mask is not None:  # a test-time resize leaves the mask as it was
-        pixels = overlay(pixels, resize_nearest(mask, image.shape[1:]).numpy(), palette)
-    width = max(1, round(pixels.shape[1] * PANEL_HEIGHT / pixels.shape[0]))
-    return np.asarray(Image.fromarray(pixels).resize((width, PANEL_HEIGHT)))
+def panel(image: torch.Tensor) -> np.ndarray:
+    """Return the image ``(H, W, 3)`` at the height of all panels."""
+    pixels = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0)))
+    width = max(1, round(pixels.width * PANEL_HEIGHT / pixels.height))
+    return np.asarray(pixels.resize((width, PANEL_HEIGHT)))
 
 
-def sheet(cells: Sequence[Image.Image], legend: Sequence[tuple[str, tuple[int, int, int]]]) -> Image.Image:
-    """Put the cells in columns, and below them a patch of colour for each class that occurs."""
+def sheet(cells: Sequence[Image.Image]) -> Image.Image:
+    """Put the cells in columns."""
     width, height = max(cell.width for cell in cells), max(cell.height for cell in cells)
     columns = min(COLUMNS, len(cells))
-    top = -(-len(cells) // columns) * height
-    font = ImageFont.load_default(14)
-    places, x, y = [], 8, top + 8
-    for name, colour in legend:
-        step = 32 + round(font.getlength(name))
-        if x + step > columns * width:
-            x, y = 8, y + LINE
-        places.append((x, y, name, tuple(colour)))
-        x += step
-    picture = Image.new("RGB", (columns * width, y + LINE + 8), "white")
+    picture = Image.new("RGB", (columns * width, -(-len(cells) // columns) * height), "white")
     for i, cell in enumerate(cells):
         picture.paste(cell, (i % columns * width, i // columns * height))
-    pen = ImageDraw.Draw(picture)
-    for x, y, name, colour in places:
-        pen.rectangle((x, y, x + 12, y + 14), fill=colour)
-        pen.text((x + 17, y - 2), name, fill="black", font=font)
     return picture
 
 

@@ -11,7 +11,7 @@ def main() -> None:
     parser.add_argument("checkpoint", help="of a run of ours, or official weights")
     add_run_options(parser)
     parser.add_argument(
-        "--out", metavar="DIR", help="write the predictions, masks as PNG; tools/score.py re-scores them"
+        "--out", metavar="DIR", help="write the predictions (masks as PNG, scores as JSON) for tools/score.py"
     )
     parser.add_argument("--show-dir", metavar="DIR", help="write pictures of the predictions")
     parser.add_argument("--tta", action="store_true", help="average over scales and the mirror image")

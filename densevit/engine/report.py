@@ -15,7 +15,6 @@ from mmengine.hooks import Hook
 from PIL import Image, ImageDraw, ImageFont
 
 from densevit import __version__
-from densevit.data.readers import read_image
 from densevit.engine.curves import Scalars, metric_names, plot_curves, read_scalars
 from densevit.registry import HOOKS
 
@@ -27,6 +26,9 @@ GAP = 8
 @HOOKS.register_module()
 class ReportHook(Hook):
     """After training, plot what was logged, summarise it and predict a few validation samples.
+
+    Pictures of metrics, the confusion of classes for one, are written after training, of the last validation and
+    with "val_" before their names, and after each test.
 
     Args:
         num_samples: How many samples to predict, evenly spread over the validation set.
@@ -44,7 +46,8 @@ class ReportHook(Hook):
         try:
             scalars = read_scalars(folder)
             plot_curves({folder.name: scalars}, folder / "curves.png")
-            pictures = self._draw_predictions(runner, folder / "predictions")
+            pictures = [] if runner.val_loop is None else write_pictures(runner.val_loop.evaluator, folder, "val_")
+            pictures += self._draw_predictions(runner, folder / "predictions")
             (folder / "results.md").write_text(_summarise(runner, scalars, pictures))
         except Exception as error:  # nothing here is worth a finished training
             runner.logger.error(
@@ -52,9 +55,12 @@ class ReportHook(Hook):
                 exc_info=True,
             )
         else:
-            runner.logger.info(
-                f"wrote {folder / 'results.md'}, curves.png and {len(pictures)} pictures in predictions/"
-            )
+            runner.logger.info(f"wrote {folder / 'results.md'}, curves.png and {len(pictures)} other pictures")
+
+    def after_test(self, runner: Any) -> None:
+        if is_main_process():
+            for path in write_pictures(runner.test_loop.evaluator, Path(runner.work_dir)):
+                runner.logger.info(f"wrote {path}")
 
     def _draw_predictions(self, runner: Any, folder: Path) -> list[Path]:
         """Write input, truth and prediction side by side; nothing where predictions cannot be drawn."""
@@ -70,15 +76,27 @@ class ReportHook(Hook):
                 prediction = runner.model.test_step([sample])[0]
             if not hasattr(prediction, "draw"):
                 return []
-            image = np.ascontiguousarray(read_image(sample.meta.path).permute(1, 2, 0))
+            pixels, target, path = dataset.read(int(index))
+            image = np.ascontiguousarray(pixels.permute(1, 2, 0))
             panels = {"input": image}
             if hasattr(prediction, "draw_truth"):
-                panels["truth"] = prediction.draw_truth(image, sample.target, dataset.classes, dataset.palette)
+                panels["truth"] = prediction.draw_truth(image, target, dataset.classes, dataset.palette)
             panels["prediction"] = prediction.draw(image, dataset.classes, dataset.palette)
             folder.mkdir(parents=True, exist_ok=True)
-            pictures.append(folder / f"{index:05d}_{Path(sample.meta.path).stem}.png")
+            pictures.append(folder / f"{index:05d}_{Path(path).stem}.png")
             side_by_side(panels).save(pictures[-1])
         return pictures
+
+
+def write_pictures(evaluator: Any, folder: Path, prefix: str = "") -> list[Path]:
+    """Write what metrics with a method ``pictures() -> {name: (H, W, 3) uint8}`` draw to ``<prefix><name>.png``."""
+    written = []
+    for metric in evaluator.metrics:
+        for name, picture in metric.pictures().items() if hasattr(metric, "pictures") else ():
+            folder.mkdir(parents=True, exist_ok=True)
+            written.append(folder / f"{prefix}{name}.png")
+            Image.fromarray(picture).save(written[-1])
+    return written
 
 
 def side_by_side(panels: Mapping[str, np.ndarray]) -> Image.Image:
@@ -96,6 +114,7 @@ def side_by_side(panels: Mapping[str, np.ndarray]) -> Image.Image:
 
 def _summarise(runner: Any, scalars: Scalars, pictures: Sequence[Path]) -> str:
     name = Path(runner.cfg.filename or runner.work_dir).name
+    folder = Path(runner.work_dir)
     parts = [
         f"# Results of {name}",
         "## Validation",
@@ -103,7 +122,7 @@ def _summarise(runner: Any, scalars: Scalars, pictures: Sequence[Path]) -> str:
         "## Run",
         _markdown(("", ""), [("config", name), *_facts(runner, scalars)]),
         "![curves](curves.png)",
-        *(f"![{p.stem}](predictions/{p.name})" for p in pictures),
+        *(f"![{p.stem}]({p.relative_to(folder)})" for p in pictures),
     ]
     return "\n\n".join(parts) + "\n"
 

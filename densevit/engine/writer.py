@@ -1,6 +1,9 @@
 """Predictions of a test run as files."""
 
 import os
+import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +11,6 @@ import mmcv
 import numpy as np
 from mmengine.hooks import Hook
 
-from densevit.data.dataset import DenseDataset
-from densevit.data.readers import read_image
 from densevit.registry import HOOKS
 from densevit.structures import Sample
 
@@ -20,26 +21,35 @@ class PredictionWriterHook(Hook):
 
     def __init__(self, out: str | None = None, show_dir: str | None = None) -> None:
         self.out, self.show_dir = out, show_dir
-        self.folder = Path()
+        self.inputs: dict[str, tuple[int, str]] = {}  # path -> index and name of what is written
 
     def before_test(self, runner: Any) -> None:
-        self.folder = common_folder(runner.test_dataloader.dataset)
+        dataset = runner.test_dataloader.dataset
+        paths = [dataset.path(i) for i in range(len(dataset))]
+        self.inputs = dict(zip(paths, enumerate(output_names(paths)), strict=True))
 
     def after_test_iter(
         self, runner: Any, batch_idx: int, data_batch: list[Sample] | None = None, outputs: Any = None
     ) -> None:
-        metainfo = runner.test_dataloader.dataset.metainfo
+        dataset = runner.test_dataloader.dataset
         for sample, prediction in zip(data_batch or (), outputs, strict=True):
-            path = Path(sample.meta.path)
-            name = path.relative_to(self.folder).with_suffix("")
+            index, name = self.inputs[sample.meta.path]
             if self.out:
-                prediction.save(Path(self.out) / name)
+                prediction.save(Path(self.out, name))
             if self.show_dir:
-                image = np.asarray(read_image(path).permute(1, 2, 0))
-                picture = prediction.draw(image, metainfo["classes"], metainfo["palette"])
-                mmcv.imwrite(mmcv.rgb2bgr(picture), str(Path(self.show_dir) / f"{name}.jpg"))
+                image = np.ascontiguousarray(dataset.read(index)[0].permute(1, 2, 0))
+                picture = prediction.draw(image, dataset.classes, dataset.palette)
+                mmcv.imwrite(mmcv.rgb2bgr(picture), str(Path(self.show_dir, f"{name}.jpg")))
 
 
-def common_folder(dataset: DenseDataset) -> Path:
-    """Return the folder below which all inputs lie: names relative to it are unique."""
-    return Path(os.path.commonpath([Path(dataset.path(i)).parent for i in range(len(dataset))]))
+def output_names(paths: Sequence[str]) -> list[str]:
+    """Return, for each input, the path below the folder of all of them, without suffix, that its results go by.
+
+    Inputs that differ in the suffix only keep it. An image inside a file, ``file#row``, goes by ``file/row``.
+    """
+    absolute = [os.path.abspath(path) for path in paths]
+    folder = os.path.commonpath({os.path.dirname(path) for path in absolute})
+    full = [re.sub(r"(\.\w+)?#(\d+)$", r"/\2", os.path.relpath(path, folder)) for path in absolute]
+    short = [os.path.splitext(name)[0] for name in full]
+    shared = {name for name, count in Counter(short).items() if count > 1}
+    return [name if stem in shared else stem for name, stem in zip(full, short, strict=True)]

@@ -65,7 +65,7 @@ class SlideInference:
         for start in range(0, len(places), self.batch_size):
             chunk = places[start : start + self.batch_size]
             views = [x[i, :, top : top + window[0], left : left + window[1]] for i, (top, left) in chunk]
-            for (image, corner), logits in zip(chunk, network(torch.stack(views)).float(), strict=True):
+            for (image, corner), logits in zip(chunk, _map(network, torch.stack(views)).float(), strict=True):
                 yield image, corner, logits
 
 
@@ -98,11 +98,20 @@ class TestTimeAugment:
             scaled = F.interpolate(x, size, mode="bilinear", antialias=True)
             for flip in self.flips:
                 view = scaled.flip(-1) if flip else scaled
-                logits = self.inference(network, view) if self.inference else network(view)
+                logits = self.inference(network, view) if self.inference else _map(network, view)
                 logits = F.interpolate(logits.float(), x.shape[2:], mode="bilinear")
                 probabilities = logits.softmax(1)
                 total = total + (probabilities.flip(-1) if flip else probabilities)
         return (total / (len(self.scales) * len(self.flips))).log()
+
+
+def _map(network: Network, x: Tensor) -> Tensor:
+    logits = network(x)
+    if logits.ndim != 4:
+        raise ConfigError(
+            "windows and test-time augmentation are for heads that give maps: leave out --slide and --tta"
+        )
+    return logits
 
 
 def _starts(size: int, window: int, stride: int) -> list[int]:

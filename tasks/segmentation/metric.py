@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
-from mmengine import dist
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
+from densevit.engine.confusion import count_pairs, draw_confusion, sum_over_processes
 from densevit.registry import METRICS
 from densevit.structures import Sample
 from densevit.tables import print_table
@@ -31,6 +32,7 @@ class MeanIoU(BaseMetric):
         super().__init__()
         self.ignore_index = ignore_index
         self.matrix: Tensor | None = None
+        self.confusion: Tensor | None = None
 
     def process(self, data_batch: Sequence[Sample], data_samples: Sequence[SegPrediction]) -> None:
         """Count (truth, prediction) pairs of pixels."""
@@ -41,10 +43,9 @@ class MeanIoU(BaseMetric):
         """Count the pixels of one image; both are ``(H, W)`` class indices."""
         count = self._class_count()
         keep = truth != self.ignore_index
-        cells = truth[keep].long() * count + prediction[keep].long()
         if self.matrix is None:
             self.matrix = torch.zeros(count, count, dtype=torch.int64)
-        self.matrix += torch.bincount(cells, minlength=count**2).view(count, count)
+        self.matrix += count_pairs(truth[keep], prediction[keep], count)
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Sum over the processes, print the table of classes, return the means."""
@@ -52,14 +53,11 @@ class MeanIoU(BaseMetric):
         if self.matrix is not None:
             matrix += self.matrix
         self.matrix = None
-        device = dist.get_comm_device(None) if dist.is_distributed() else matrix.device
-        matrix = matrix.to(device)
-        dist.all_reduce(matrix)
-        return self.compute_metrics([matrix.cpu()])
+        return self.compute_metrics([sum_over_processes(matrix)])
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
         """Return the means of one matrix ``(truth, prediction)``."""
-        matrix = results[0].double()
+        self.confusion, matrix = results[0], results[0].double()
         hit, truth, guess = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
         iou, acc, dice = hit / (truth + guess - hit), hit / truth, 2 * hit / (truth + guess)
         names = self.dataset_meta["classes"]
@@ -68,6 +66,12 @@ class MeanIoU(BaseMetric):
         print_table("classes", ["class", "IoU %", "Acc %", "Dice %", "pixels %"], rows)
         means = {"mIoU": iou.nanmean(), "mAcc": acc.nanmean(), "aAcc": hit.sum() / truth.sum(), "mDice": dice.nanmean()}
         return {name: value.item() for name, value in means.items()}
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """Return the confusions that were counted last."""
+        if self.confusion is None:
+            return {}
+        return {"confusion": draw_confusion(self.confusion, self.dataset_meta["classes"])}
 
     def _class_count(self) -> int:
         return len(self.dataset_meta["classes"])

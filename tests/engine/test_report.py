@@ -14,6 +14,7 @@ from mmengine.config import Config
 from PIL import Image
 from torch import Tensor, nn
 
+from densevit.data.readers import read_image
 from densevit.engine.curves import plot_curves, read_scalars, smooth
 from densevit.engine.report import ReportHook, side_by_side
 from densevit.engine.runner import Runner
@@ -104,6 +105,13 @@ class Network(nn.Module):
         return [Prediction(torch.ones(20, 30, dtype=torch.long)) for _ in data]
 
 
+class Confusion:
+    """A metric that draws."""
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        return {"confusion": np.full((5, 5, 3), 9, np.uint8)}
+
+
 class Scenes:
     classes, palette = ("sky", "road"), ((0, 0, 255), (90, 90, 90))
 
@@ -115,10 +123,13 @@ class Scenes:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> Sample | None:
+    def read(self, index: int) -> tuple[Tensor, SegTarget, str]:
         target = SegTarget(torch.zeros(20, 30, dtype=torch.long))
-        meta = Meta(str(self.paths[index]), (20, 30), (20, 30))
-        return None if index == 0 else Sample(torch.zeros(3, 20, 30), target, meta)
+        return read_image(self.paths[index]), target, str(self.paths[index])
+
+    def __getitem__(self, index: int) -> Sample | None:
+        _, target, path = self.read(index)
+        return None if index == 0 else Sample(torch.zeros(3, 20, 30), target, Meta(path, (20, 30), (20, 30)))
 
 
 @pytest.fixture
@@ -129,7 +140,9 @@ def runner(tmp_path: Path) -> SimpleNamespace:
         work_dir=str(tmp_path / "run"),
         cfg=SimpleNamespace(filename="configs/mit_shapes.py"),
         model=Network(),
-        val_loop=SimpleNamespace(dataloader=SimpleNamespace(dataset=Scenes(tmp_path))),
+        val_loop=SimpleNamespace(
+            dataloader=SimpleNamespace(dataset=Scenes(tmp_path)), evaluator=SimpleNamespace(metrics=[Confusion(), 0])
+        ),
         iter=100,
         seed=3,
         world_size=1,
@@ -167,6 +180,16 @@ def test_pictures_show_input_truth_and_prediction(runner: Any) -> None:
     for left, colour in [(8, (0, 128, 0)), (46, (0, 0, 255)), (84, (90, 90, 90))]:
         assert (picture[24:44, left : left + 30] == colour).all()
     assert (picture[:24] != 255).any()  # captions
+
+
+def test_what_metrics_draw_is_written_after_a_training_and_after_a_test(runner: Any) -> None:
+    folder = Path(runner.work_dir)
+    ReportHook().after_train(runner)
+    assert np.asarray(Image.open(folder / "val_confusion.png")).shape == (5, 5, 3)
+    assert "![val_confusion](val_confusion.png)" in (folder / "results.md").read_text()
+    runner.test_loop = runner.val_loop
+    ReportHook().after_test(runner)
+    assert (np.asarray(Image.open(folder / "confusion.png")) == 9).all()
 
 
 def test_panels_of_unequal_size_do_not_overlap() -> None:

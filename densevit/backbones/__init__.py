@@ -2,6 +2,7 @@
 
 from densevit.backbones.cmt import CMT, cmt_b, cmt_s, cmt_scaled, cmt_ti, cmt_xs
 from densevit.backbones.mit import MiT, mit_b0, mit_b1, mit_b2, mit_b3, mit_b4, mit_b5
+from densevit.backbones.mvit import MViT, mvitv1_b, mvitv1_b_24_wide, mvitv2_b, mvitv2_l, mvitv2_s, mvitv2_t
 from densevit.backbones.xcit import (
     XCiT,
     xcit_large_24_p8,
@@ -22,6 +23,7 @@ from densevit.backbones.xcit import (
 
 __all__ = [
     "CMT",
+    "MViT",
     "MiT",
     "XCiT",
     "cmt_b",
@@ -35,6 +37,12 @@ __all__ = [
     "mit_b3",
     "mit_b4",
     "mit_b5",
+    "mvitv1_b",
+    "mvitv1_b_24_wide",
+    "mvitv2_b",
+    "mvitv2_l",
+    "mvitv2_s",
+    "mvitv2_t",
     "xcit_large_24_p8",
     "xcit_large_24_p16",
     "xcit_medium_24_p8",

@@ -12,10 +12,14 @@ from densevit.layers.inverted_residual import InvertedResidualFFN, gelu
 from densevit.layers.mlp import MLP, MixFFN
 from densevit.layers.pad import pad_to_multiple
 from densevit.layers.patch_embed import OverlapPatchEmbed
+from densevit.layers.pooling_attention import CONVS, PoolingAttention
+from densevit.layers.pos_embed import resize_positions
 from densevit.layers.position_bias import resize_bias
+from densevit.layers.rel_pos import relative_bias, resize_table
 from densevit.layers.shape import crop, pad_stack, pointwise, resize, to_map, to_tokens
 
 __all__ = [
+    "CONVS",
     "MLP",
     "ClassAttentionBlock",
     "CrossCovarianceAttention",
@@ -25,6 +29,7 @@ __all__ = [
     "InvertedResidualFFN",
     "MixFFN",
     "OverlapPatchEmbed",
+    "PoolingAttention",
     "ReducedAttention",
     "attend",
     "crop",
@@ -36,8 +41,11 @@ __all__ = [
     "pad_stack",
     "pad_to_multiple",
     "pointwise",
+    "relative_bias",
     "resize",
     "resize_bias",
+    "resize_positions",
+    "resize_table",
     "to_map",
     "to_tokens",
 ]

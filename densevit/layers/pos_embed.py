@@ -1,0 +1,20 @@
+"""Absolute positions."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from densevit.layers.shape import to_map, to_tokens
+
+_INTERPOLATION = {1: "linear", 2: "bicubic", 3: "trilinear"}
+
+
+def resize_positions(positions: Tensor, old: Sequence[int], new: Sequence[int], prefix: int = 0) -> Tensor:
+    """Interpolate ``(1, prefix + L, C)`` from one grid to another; the first ``prefix`` belong to no cell."""
+    if tuple(old) == tuple(new):
+        return positions
+    grid = to_map(positions[:, prefix:], old)
+    grid = F.interpolate(grid, tuple(new), mode=_INTERPOLATION[len(new)], align_corners=False)
+    return torch.cat([positions[:, :prefix], to_tokens(grid)], dim=1)

@@ -1,0 +1,56 @@
+"""Relative positions, decomposed into one learnt table per axis.
+
+Paper: https://arxiv.org/abs/2112.01526, section 4.1
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+AXES = "thw"
+
+
+def table_length(queries: int, keys: int) -> int:
+    """Return the number of distances between ``queries`` and ``keys`` cells of one axis."""
+    return 2 * max(queries, keys) - 1
+
+
+def resize_table(table: Tensor, length: int) -> Tensor:
+    """Interpolate a table of distances ``(L, C)`` linearly to ``(length, C)``."""
+    if len(table) == length:
+        return table
+    return F.interpolate(table.T[None], length, mode="linear", align_corners=False)[0].T
+
+
+def relative_bias(q: Tensor, tables: Sequence[Tensor], q_grid: Sequence[int], k_grid: Sequence[int]) -> Tensor:
+    """Return what relative positions add to the logits of attention.
+
+    Args:
+        q: Queries ``(N, heads, L, C)`` on their grid, not scaled.
+        tables: ``(distances, C)`` per axis, resized to the grids at hand.
+        q_grid: Cells of the queries per axis.
+        k_grid: Cells of the keys per axis, over the same area.
+
+    Returns:
+        ``(N, heads, L, S)`` for ``S`` keys.
+    """
+    q, axes, bias = q.unflatten(2, tuple(q_grid)), AXES[-len(q_grid) :], q.new_zeros(())
+    for i, axis in enumerate(axes):
+        table = resize_table(tables[i], table_length(q_grid[i], k_grid[i]))
+        positions = table[_distances(q_grid[i], k_grid[i], q.device)]
+        along = torch.einsum(f"nm{axes}c,{axis}kc->nm{axes}k", q, positions)
+        shape = [1] * len(k_grid)
+        shape[i] = k_grid[i]
+        along = along.unflatten(-1, shape)
+        bias = along if i == 0 else bias + along
+    return bias.flatten(-len(k_grid)).flatten(2, -2)
+
+
+def _distances(queries: int, keys: int, device: torch.device) -> Tensor:
+    """Return the row of the table for each query and key, both counted in cells of the finer of the two."""
+    finest = max(queries, keys)
+    i = torch.arange(queries, device=device) * finest // queries
+    j = torch.arange(keys - 1, -1, -1, device=device) * finest // keys
+    return i[:, None] + j

@@ -119,6 +119,7 @@ def _mixing(
         return None
     if num_classes is None:
         raise ConfigError("data_preprocessor: mixup and cutmix need num_classes, the same as model.head.num_classes")
-    transforms = [kind(alpha=alpha, num_classes=num_classes) for kind, (alpha, _) in kinds.items()]
+    with torch.device("cpu"):  # they draw where they are built
+        transforms = [kind(alpha=alpha, num_classes=num_classes) for kind, (alpha, _) in kinds.items()]
     shares = [share for _, share in kinds.values()] if len(kinds) > 1 else None
     return v2.RandomApply([v2.RandomChoice(transforms, shares)], mix_prob)

@@ -145,17 +145,18 @@ def _check_model(model: Mapping[str, Any]) -> None:
         "backbone": registry.BACKBONES,
         "neck": registry.NECKS,
         "head": registry.HEADS,
-        "data_preprocessor": registry.MODELS,
         "inference": registry.MODELS,
     }
     for key, parts_registry in parts.items():
         if model.get(key) is not None:
             parts_registry.check(model[key])
-    mixed = (model.get("data_preprocessor") or {}).get("num_classes")
-    if mixed is not None and mixed != model.head.get("num_classes"):
+    preprocessor = {"type": "ImagePreprocessor", **(model.get("data_preprocessor") or {})}
+    registry.MODELS.check(preprocessor)
+    mixed, told_apart = (part.get("num_classes") for part in (preprocessor, model.get("head") or {}))
+    if mixed is not None and mixed != told_apart:
         raise ConfigError(
-            f"model.data_preprocessor.num_classes is {mixed} but model.head.num_classes is "
-            f"{model.head.get('num_classes')}: make them equal"
+            f"model.data_preprocessor.num_classes is {mixed} but model.head.num_classes is {told_apart}: "
+            "make them equal"
         )
 
 

@@ -1,0 +1,50 @@
+"""CMT-Ti on CIFAR-10 from scratch, small enough for two CPU cores: its stem keeps the 32 x 32 pixels.
+
+Data: data/cifar10/{train,test}/<class>/*.jpg; --data-root points elsewhere.
+"""
+
+_base_ = ["_base_/runtime.py"]
+
+model = dict(
+    type="DenseModel",
+    backbone=dict(type="cmt_ti", token=True, stem_stride=1, img_size=32, drop_path=0.0),
+    head=dict(type="ClassificationHead", num_classes=10, label_smoothing=0.1),
+    precision="fp32",
+)
+train_pipeline = [
+    dict(type="RandomCrop", size=32, padding=4),
+    dict(type="RandomHorizontalFlip"),
+]
+dataset = dict(type="ImageFolderDataset", data_root="data/cifar10")
+train_dataloader = dict(
+    batch_size=128,
+    num_workers=1,
+    dataset=dict(dataset, split="train", transforms=train_pipeline),
+)
+val_dataloader = dict(
+    batch_size=250,
+    num_workers=1,
+    dataset=dict(dataset, split="test", transforms=[]),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type="Accuracy")
+test_evaluator = val_evaluator
+
+epoch = 391  # steps
+max_iters = 6 * epoch
+warm_up = 120
+optim_wrapper = dict(
+    type="OptimWrapper",
+    constructor="LayerDecayConstructor",
+    optimizer=dict(type="AdamW", lr=2e-3, betas=(0.9, 0.999), weight_decay=0.05),
+)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=1e-2, by_epoch=False, begin=0, end=warm_up),
+    dict(type="CosineAnnealingLR", eta_min=0.0, by_epoch=False, begin=warm_up, end=max_iters),
+]
+auto_scale_lr = dict(enable=False, base_batch_size=128)
+train_cfg = dict(by_epoch=False, max_iters=max_iters, val_interval=2 * epoch)
+val_cfg = dict()
+test_cfg = dict()
+default_hooks = dict(checkpoint=dict(type="CheckpointHook", interval=100))
+custom_hooks = [dict(type="EMAHook", ema_type="WarmupEMA", momentum=0.005)]

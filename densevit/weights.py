@@ -150,6 +150,8 @@ def _split(state: State, report: LoadReport) -> dict[str, State]:
         part, _, name = key.partition(".")
         if part in _HEADS:
             parts["head"][name] = value
+        elif part == "auxiliary_head":  # beside the head officially, in it here
+            parts["head"][key] = value
         elif not whole:
             parts["backbone"][key] = value
         elif part in parts:

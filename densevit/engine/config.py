@@ -150,6 +150,8 @@ def _check_model(model: Mapping[str, Any]) -> None:
     for key, parts_registry in parts.items():
         if model.get(key) is not None:
             parts_registry.check(model[key])
+    if (model.get("head") or {}).get("auxiliary"):
+        registry.HEADS.check(model["head"]["auxiliary"])
     preprocessor = {"type": "ImagePreprocessor", **(model.get("data_preprocessor") or {})}
     registry.MODELS.check(preprocessor)
     mixed, told_apart = (part.get("num_classes") for part in (preprocessor, model.get("head") or {}))

@@ -149,7 +149,7 @@ def test_old_files_without_the_counter_of_batch_norm_are_complete(source: Model,
 
 
 def test_what_belongs_nowhere_is_reported(source: Model, model: Model) -> None:
-    extra = {"backbone.block1.0.gamma": torch.ones(3), "auxiliary_head.conv.weight": torch.ones(3)}
+    extra = {"backbone.block1.0.gamma": torch.ones(3), "distilled_head.conv.weight": torch.ones(3)}
     report = load_weights(model, {**source.state_dict(), **extra})
     assert sorted(report.unexpected) == sorted(extra)
 

@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torch.nn import functional as F
 
 from densevit.data.prediction import Palette
 from densevit.errors import DataError
 from densevit.structures import ClassTarget
 
 SHOWN = 5  # classes in pictures and summaries
-MIN_SIDE, BAR_WIDTH, BAR_HEIGHT, ROW, MARGIN, FONT_SIZE = 160, 180, 7, 30, 6, 14
+MIN_SIDE, BAR_WIDTH, NAME_WIDTH, BAR_HEIGHT, ROW, MARGIN, FONT_SIZE = 160, 180, 60, 7, 30, 6, 14
 
 
 @dataclass(frozen=True)
@@ -33,10 +32,11 @@ class ClassPrediction:
 
     @staticmethod
     def draw_truth(image: np.ndarray, target: ClassTarget, classes: Sequence[str], palette: Palette) -> np.ndarray:
-        """Draw the true class, or the true probabilities, as predicted ones are drawn."""
-        label = target.label.as_subclass(Tensor)
-        scores = F.one_hot(label, len(classes)).float() if label.ndim == 0 else label.float()
-        return ClassPrediction(scores.cpu()).draw(image, classes, palette)
+        """Draw the name of the true class, or true probabilities as predicted ones are drawn."""
+        if target.label.ndim == 1:
+            return ClassPrediction(target.label.float().cpu()).draw(image, classes, palette)
+        index = int(target.label)
+        return np.asarray(_with_bars(_enlarged(image), [(classes[index], tuple(palette[index]), 1.0)], NAME_WIDTH))
 
     def save(self, stem: Path) -> Path:
         """Write the scores of all classes to ``<stem>.json``, in as many digits as give them back exactly."""
@@ -76,9 +76,12 @@ def _enlarged(image: np.ndarray) -> Image.Image:
     return picture.resize((round(factor * picture.width), round(factor * picture.height)), Image.Resampling.BICUBIC)
 
 
-def _with_bars(picture: Image.Image, rows: Sequence[tuple[str, tuple[int, ...], float]]) -> Image.Image:
+def _with_bars(
+    picture: Image.Image, rows: Sequence[tuple[str, tuple[int, ...], float]], full: int = BAR_WIDTH
+) -> Image.Image:
+    """Add (text, colour, share of the ``full`` length of a bar) to the right of a picture."""
     font = ImageFont.load_default(FONT_SIZE)
-    width = max(BAR_WIDTH, *(int(font.getlength(text)) + 1 for text, _, _ in rows)) + 2 * MARGIN
+    width = max(full, *(int(font.getlength(text)) + 1 for text, _, _ in rows)) + 2 * MARGIN
     height = max(picture.height, len(rows) * ROW + 2 * MARGIN)
     canvas = Image.new("RGB", (picture.width + width, height), "white")
     canvas.paste(picture)
@@ -86,7 +89,7 @@ def _with_bars(picture: Image.Image, rows: Sequence[tuple[str, tuple[int, ...], 
     for i, (text, colour, score) in enumerate(rows):
         top = MARGIN + i * ROW
         draw.text((left, top - 2), text, fill="black", font=font)
-        bar = (left, top + FONT_SIZE + 3, left + BAR_WIDTH, top + FONT_SIZE + 3 + BAR_HEIGHT)
+        bar = (left, top + FONT_SIZE + 3, left + full, top + FONT_SIZE + 3 + BAR_HEIGHT)
         draw.rectangle(bar, fill=(235, 235, 235))
-        draw.rectangle((*bar[:2], left + max(1, round(BAR_WIDTH * score)), bar[3]), fill=colour)
+        draw.rectangle((*bar[:2], left + max(1, round(full * score)), bar[3]), fill=colour)
     return canvas

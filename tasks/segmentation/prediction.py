@@ -13,7 +13,7 @@ from densevit.data.readers import read_mask
 from densevit.data.transforms import resize_nearest
 from densevit.structures import SegTarget
 
-FONT_SIZE, ROW, MARGIN, MAX_ROWS = 14, 20, 6, 30
+FONT_SIZE, ROW, MARGIN, MIN_ROWS, MAX_ROWS = 14, 20, 6, 12, 30
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class SegPrediction:
         picture = Image.fromarray(overlay(image, self.mask.numpy(), palette))
         shares = self._shares(len(classes))
         rows = [(f"{classes[i]}  {share:.1%}", tuple(palette[i])) for i, share in shares.items()]
-        if len(rows) > MAX_ROWS:
-            rows[MAX_ROWS - 1 :] = [(f"and {len(rows) - MAX_ROWS + 1} more", (255, 255, 255))]
+        limit = min(MAX_ROWS, max(MIN_ROWS, len(image) // ROW))
+        if len(rows) > limit:
+            rows[limit - 1 :] = [(f"and {len(rows) - limit + 1} more", (255, 255, 255))]
         return np.asarray(_with_legend(picture, rows))
 
     @staticmethod

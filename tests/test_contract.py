@@ -13,7 +13,7 @@ from densevit.errors import ConfigError
 from densevit.features import Backbone, Features, expected_shape
 from densevit.registry import BACKBONES, accepted_keys
 
-SMALLEST = ["mit_b0", "mvitv2_t", "xcit_nano_12_p16"]
+SMALLEST = ["cmt_ti", "mit_b0", "mvitv2_t", "xcit_nano_12_p16"]
 # Registered functions are variants; classes want settings or, as the adapters, a name.
 VARIANTS = [name for name in BACKBONES.names() if not isinstance(BACKBONES.get(name), type)]
 

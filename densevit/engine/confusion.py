@@ -37,7 +37,7 @@ def draw_confusion(matrix: Tensor, classes: Sequence[str]) -> np.ndarray:
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
     side = min(3.2 + 0.42 * count, 13.0)
-    figure = Figure(figsize=(side + 1.2, side), dpi=110, layout="constrained")
+    figure = Figure(figsize=(side + 1.2, side), dpi=110, layout="compressed")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_facecolor("0.85")

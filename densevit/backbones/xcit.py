@@ -56,7 +56,8 @@ class ConvPatchEmbed(nn.Module):
         self.proj = nn.Sequential(*layers[:-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x)
+        # Faster than from contiguous images, and the tokens of the result need no copy.
+        return self.proj(x.contiguous(memory_format=torch.channels_last))
 
 
 class LocalPatchInteraction(nn.Module):

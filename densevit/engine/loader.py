@@ -13,7 +13,8 @@ import torch
 from mmengine.dist import get_dist_info
 from torch.utils.data import DataLoader, Sampler
 
-from densevit.data.dataset import DenseDataset, SampleKey, collate
+from densevit.data.batch import collate_batch
+from densevit.data.dataset import DenseDataset, SampleKey
 from densevit.data.quarantine import Quarantine
 from densevit.data.sampler import EvalSampler, TrainSampler
 from densevit.registry import DATASETS
@@ -49,7 +50,7 @@ def build_loader(
         dataset,
         batch_size,
         sampler=sampler,
-        collate_fn=collate,
+        collate_fn=collate_batch,
         worker_init_fn=one_thread,
         persistent_workers=options["num_workers"] > 0,
         **options,

@@ -84,7 +84,7 @@ class ImagePreprocessor(nn.Module):
         targets = [replace(s.target, label=label) for s, label in zip(samples, labels, strict=True)]
         return {"inputs": inputs, "samples": [replace(s, target=t) for s, t in zip(samples, targets, strict=True)]}
 
-    def _stack(self, images: Sequence[Tensor]) -> Tensor:
+    def _stack(self, images: list[Tensor]) -> Tensor:
         largest = [max(sizes) for sizes in zip(*(x.shape[1:] for x in images), strict=True)]
         size = [-(-n // d) * d for n, d in zip(largest, self.divisor, strict=True)]
         if all(list(x.shape[1:]) == size for x in images):

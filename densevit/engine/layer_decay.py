@@ -46,8 +46,8 @@ class LayerDecayConstructor:
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Return the optimizer wrapper of a model that has a ``backbone``."""
-        model = model.module if is_model_wrapper(model) else model
-        optimizer = OPTIMIZERS.build({**self.optimizer, "params": self._groups(model)})
+        groups = self._groups(model.module if is_model_wrapper(model) else model)
+        optimizer = OPTIMIZERS.build({**self.optimizer, "params": groups})
         return OPTIM_WRAPPERS.build(self.wrapper, {"optimizer": optimizer})
 
     def _groups(self, model: Any) -> list[Options]:

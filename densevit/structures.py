@@ -46,13 +46,6 @@ class ClassTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassTarget:
-    """Ground truth of classification: ``label`` is a class index, int64 ``()``, or probabilities ``(K,)``."""
-
-    label: Tensor
-
-
-@dataclass(frozen=True, slots=True)
 class Sample:
     """One input with its truth.
 

@@ -27,8 +27,8 @@ def rich_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]
     """Return the same table for a rich console."""
     (names, *lines), right = _layout(columns, rows)
     drawn = Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD)
-    for name, flush in zip(names, right, strict=True):
-        drawn.add_column(Text(name), justify="right" if flush else "left")
+    for i, (name, flush) in enumerate(zip(names, right, strict=True)):
+        drawn.add_column(Text(name), justify="right" if flush else "left", no_wrap=i == 0)
     for line in lines:
         drawn.add_row(*map(Text, line))
     return drawn

@@ -89,6 +89,8 @@ def read_cifar(data_root: str | Path, split: str, num_classes: int) -> CifarImag
             found, names = read(path, num_classes)
         except FileNotFoundError:
             raise DataError(f"no file {path}. {help_text}") from None
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}. {help_text}") from error
         except DataError as error:
             raise DataError(f"{path}: {error}. {help_text}") from error
         if found.shape != (rows, PIXELS) or names.shape != (rows,):
@@ -148,11 +150,17 @@ def _read_pickle(path: Path, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
         except Exception as error:  # what damage raises depends on the byte
             raise DataError(f"damaged or truncated ({type(error).__name__}: {error})") from error
     content = content if isinstance(content, dict) else {}
-    content = {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
-    data, labels = content.get("data"), content.get("labels" if num_classes == 10 else "fine_labels")
+    # Python 2 wrote names as what now are bytes.
+    data, labels = (
+        content.get(name.encode(), content.get(name))
+        for name in ("data", "labels" if num_classes == 10 else "fine_labels")
+    )
     if not isinstance(data, _Array) or not isinstance(labels, list) or not all(type(n) is int for n in labels):
         raise DataError(f"not a batch of CIFAR-{num_classes}: no array of pixels, or no list of labels")
-    return data.pixels(), np.array(labels, np.int64)
+    try:
+        return data.pixels(), np.array(labels, np.int64)
+    except OverflowError as error:
+        raise DataError(f"damaged: a label is no class ({error})") from error
 
 
 class _Array:

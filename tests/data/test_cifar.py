@@ -151,12 +151,33 @@ def test_a_truncated_binary_is_named(tmp_path: Path, kept: int, message: str) ->
         read_cifar(tmp_path, "test", 10)
 
 
-@pytest.mark.parametrize("label", [10, -1])
+@pytest.mark.parametrize("version", ["py", "bin"])
+def test_damage_anywhere_is_a_data_error_or_changes_pixels_only(tmp_path: Path, version: str) -> None:
+    write_python(tmp_path, 10) if version == "py" else write_binary(tmp_path, 10)
+    path = next((tmp_path / f"cifar-10-batches-{version}").glob("test_batch*"))
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    head, tail = np.arange(160), len(whole) - np.arange(1, 160)  # the middle is pixels
+    for place in (*head, *tail, *rng.integers(0, len(whole), 50)):
+        damaged = bytearray(whole)
+        damaged[place] ^= int(rng.integers(1, 256))
+        path.write_bytes(damaged)
+        try:
+            found = read_cifar(tmp_path, "test", 10)
+        except DataError as error:
+            assert path.name in str(error)  # noqa: PT017
+        else:
+            assert found.images.shape == (ROWS, 3, 32, 32)
+            assert 0 <= found.labels.min() <= found.labels.max() < 10
+
+
+@pytest.mark.parametrize("label", [10, -1, 2**70])
 def test_a_label_out_of_range_is_named_with_its_row(tmp_path: Path, label: int) -> None:
     content = write_python(tmp_path, 10)[-1]
     content[b"labels"][4] = label
     (tmp_path / "cifar-10-batches-py/test_batch").write_bytes(as_python_2(content))
-    with pytest.raises(DataError, match=rf"test_batch: row 4 has label {label}, not one of 0\.\.9"):
+    message = rf"row 4 has label {label}, not one of 0\.\.9" if label < 2**63 else "damaged: a label is no class"
+    with pytest.raises(DataError, match=rf"test_batch: {message}"):
         read_cifar(tmp_path, "test", 10)
 
 

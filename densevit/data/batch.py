@@ -29,6 +29,9 @@ class Batch(list[Sample]):
         images = _pack([sample.image for sample in self])
         return _unpack_batch, (images, kind, targets, [sample.meta for sample in self])
 
+    def __copy__(self) -> "Batch":  # by the thread that pins memory: else by packing
+        return Batch(self)
+
 
 def collate_batch(samples: Sequence[Sample | None]) -> Batch:
     """Return the samples of a batch without those left out as bad; there may be none."""

@@ -18,7 +18,8 @@ class WarmupEMA(BaseAveragedModel):
 
     After step t = 1, 2, ... the average is ``decay * average + (1 - decay) * weights`` with
     ``decay = min(1 - momentum, (1 + t) / (10 + t))``. With a fixed decay of 0.9999 the initial weights would still
-    count 37 % after 10,000 steps; with this, the average spans the last tenth of a run shorter than 10 / momentum.
+    count 37 % after 10,000 steps; with this, the average spans about the last ninth of the steps, until they are
+    9 / momentum.
 
     Statistics of batch norm are averaged like the weights: those of the last step belong to other weights. Integers,
     such as counts of batches, are copied.

@@ -1,5 +1,6 @@
 """A batch from a worker is the batch that was collated there, in few pieces."""
 
+from copy import copy
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -70,6 +71,11 @@ def test_tensors_of_one_shape_are_sent_together() -> None:
     batch = from_worker("masks")
     assert storages([sample.image for sample in batch]) == storages([sample.target.mask for sample in batch]) == 1
     assert storages([sample.image for sample in from_worker("sizes")]) == 3
+
+
+def test_a_copy_has_the_same_samples() -> None:
+    batch = from_worker("masks")
+    assert all(one is other for one, other in zip(batch, copy(batch), strict=True))
 
 
 def test_a_batch_may_be_empty() -> None:

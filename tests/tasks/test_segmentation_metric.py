@@ -69,6 +69,18 @@ def test_a_metric_can_be_used_again_from_nothing() -> None:
         assert metric.evaluate(4) == pytest.approx(by_hand(data))
 
 
+def test_confusions_of_the_last_evaluation_are_drawn() -> None:
+    metric = MeanIoU()
+    metric.dataset_meta = {"classes": CLASSES}
+    assert metric.pictures() == {}
+    for truth, guess in pairs(4):
+        metric.add(torch.from_numpy(truth), torch.from_numpy(guess))
+    metric.evaluate(4)
+    assert metric.confusion is not None
+    assert metric.confusion.sum() == sum((truth != 255).sum() for truth, _ in pairs(4))
+    assert metric.pictures()["confusion"].ndim == 3
+
+
 def _rank(rank: int, world_size: int, store: Path, results: Any) -> None:
     torch.distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=world_size)
     results.put(score(pairs(21)[rank::world_size], 2, 21))

@@ -43,21 +43,18 @@ _MAX_POOL = {2: F.max_pool2d, 3: F.max_pool3d}
 
 
 class MultiscaleBlock(nn.Module):
-    """Pooling attention, then a feed-forward layer; either may widen the tokens.
+    """Pooling attention, then a feed-forward layer; either may change the width of the tokens.
 
     Args:
-        dim: Channels of the input.
-        attn: Attention, with ``attn_dim`` output channels.
-        attn_dim: Channels between attention and feed-forward layer.
+        attn: Attention, which knows its widths and its strides.
         out_dim: Channels of the output.
-        mlp_ratio: Width of the feed-forward layer over ``attn_dim``.
+        mlp_ratio: Width of the feed-forward layer over that of what attention gives.
         drop_path: Rate of stochastic depth.
     """
 
-    def __init__(
-        self, dim: int, attn: PoolingAttention, attn_dim: int, out_dim: int, mlp_ratio: float, drop_path: float
-    ) -> None:
+    def __init__(self, attn: PoolingAttention, out_dim: int, mlp_ratio: float, drop_path: float) -> None:
         super().__init__()
+        dim, attn_dim = attn.qkv.in_features, attn.proj.out_features
         self.widen_in_attention = dim != attn_dim
         self.widen_in_mlp = attn_dim != out_dim
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
@@ -151,53 +148,53 @@ class MViT(Backbone):
     ) -> None:
         super().__init__()
         _check(dims, depths, num_heads, patch_kernel, patch_stride, pool_kernel, q_stride, kv_stride)
-        stages, ndim = len(dims), len(patch_kernel)
-        size = (img_size,) * ndim if isinstance(img_size, int) else tuple(img_size)
+        count, axes = len(dims), len(patch_kernel)
+        size = (img_size,) * axes if isinstance(img_size, int) else tuple(img_size)
         self.img_size = size[-1]
         self.in_channels = in_channels
-        self.out_indices = select_maps(stages, out_indices, token)
-        check_maps("MViT", stages, self.out_indices, token)
-        self.num_stages = stages if token else max(self.out_indices) + 1
-        check_frozen("MViT", self.num_stages, frozen_stages)
-        self.depths = tuple(depths[: self.num_stages])
-        out_dims = (*dims[1:], dims[-1]) if widen_in_mlp else dims
-        self.specs = tuple(
-            FeatureSpec(out_dims[i], tuple(p * q**i for p, q in zip(patch_stride, q_stride, strict=True)))
-            for i in self.out_indices
-        )
-        self.divisor = tuple(p * q ** (stages - 1) for p, q in zip(patch_stride, q_stride, strict=True))
+        self.out_indices = select_maps(count, out_indices, token)
+        check_maps("MViT", count, self.out_indices, token)
+        built = count if token else max(self.out_indices) + 1
+        check_frozen("MViT", built, frozen_stages)
+        self.depths = tuple(depths[:built])
         self.token_channels = dims[-1] if token else 0
 
-        conv = CONVS[ndim](
-            in_channels, dims[0], tuple(patch_kernel), tuple(patch_stride), tuple(k // 2 for k in patch_kernel)
-        )
-        self.patch_embed = nn.Sequential(OrderedDict(proj=conv))
+        self.patch_embed = nn.Sequential(OrderedDict(proj=_patches(in_channels, dims[0], patch_kernel, patch_stride)))
         self.grid = grid = _shrink(size, patch_stride)
         self.cls_token = _parameter(1, 1, dims[0]) if class_token else None
         self.pos_embed = _parameter(1, class_token + math.prod(grid), dims[0]) if absolute_positions else None
+
+        # Stage, width in attention, width before and after it, and drop-path rate of each block.
+        stages = [i for i, depth in enumerate(depths) for _ in range(depth)]
+        widths = [dims[i] for i in stages]
+        before, after = [widths[0], *widths[:-1]], widths
+        if widen_in_mlp:
+            before, after = widths, [*widths[1:], widths[-1]]
+        rates = [rate for stage in drop_path_rates(drop_path, depths) for rate in stage]
         self.blocks = nn.ModuleList()
-        dim, rates = dims[0], drop_path_rates(drop_path, depths)
-        for i in range(self.num_stages):
-            for j in range(depths[i]):
-                stride: Sequence[int] = (1,) * ndim
-                if i > 0 and j == 0:
-                    stride, kv_stride = q_stride, [max(k // q, 1) for k, q in zip(kv_stride, q_stride, strict=True)]
-                attn = PoolingAttention(
-                    dim,
-                    dims[i],
-                    num_heads[i],
-                    pool_kernel,
-                    stride,
-                    kv_stride,
-                    residual_pooling,
-                    grid if relative_positions else (),
-                    class_token,
-                )
-                out_dim = out_dims[i] if j == depths[i] - 1 else dims[i]
-                self.blocks.append(MultiscaleBlock(dim, attn, dims[i], out_dim, mlp_ratio, rates[i][j]))
-                dim, grid = out_dim, _shrink(grid, stride)
+        for n, i in enumerate(stages[: sum(self.depths)]):
+            stride = q_stride if n and i > stages[n - 1] else (1,) * axes
+            kv_stride = [max(kv // q, 1) for kv, q in zip(kv_stride, stride, strict=True)]
+            attn = PoolingAttention(
+                before[n],
+                widths[n],
+                num_heads[i],
+                pool_kernel,
+                stride,
+                kv_stride,
+                residual_pooling,
+                grid if relative_positions else (),
+                class_token,
+            )
+            self.blocks.append(MultiscaleBlock(attn, after[n], mlp_ratio, rates[n]))
+            grid = _shrink(grid, stride)
+
+        strides = [tuple(p * q**i for p, q in zip(patch_stride, q_stride, strict=True)) for i in range(count)]
+        channels = [after[sum(depths[: i + 1]) - 1] for i in range(count)]
+        self.specs = tuple(FeatureSpec(channels[i], strides[i]) for i in self.out_indices)
+        self.divisor, self.min_size = strides[-1], strides[built - 1][-1]
         for i in self.out_indices:
-            self.add_module(f"scale{i + 2}_norm", nn.LayerNorm(out_dims[i], eps=1e-6))
+            self.add_module(f"scale{i + 2}_norm", nn.LayerNorm(channels[i], eps=1e-6))
         if token:
             self.norm = nn.LayerNorm(dims[-1], eps=1e-6)
         self.apply(init_linear)
@@ -205,7 +202,7 @@ class MViT(Backbone):
 
     def forward(self, x: Tensor) -> Features:
         if len(self.divisor) == 2:
-            check_images(x, self.in_channels)
+            check_images(x, self.in_channels, self.min_size)
         x, grid = self._embed(x)
         maps, first, prefix = [], 0, int(self.cls_token is not None)
         for i, depth in enumerate(self.depths):
@@ -258,6 +255,10 @@ class MViT(Backbone):
             freeze(block)
         for i in set(self.out_indices) & set(range(stages)):
             freeze(self.get_submodule(f"scale{i + 2}_norm"))
+
+
+def _patches(in_channels: int, dim: int, kernel: Sequence[int], stride: Sequence[int]) -> nn.Module:
+    return CONVS[len(kernel)](in_channels, dim, tuple(kernel), tuple(stride), tuple(k // 2 for k in kernel))
 
 
 def _parameter(*shape: int) -> nn.Parameter:

@@ -4,7 +4,7 @@ Papers: https://arxiv.org/abs/2104.11227, https://arxiv.org/abs/2112.01526
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from densevit.layers.rel_pos import AXES, relative_bias, table_length
 from densevit.layers.shape import to_map, to_tokens
 
-CONVS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+# Convolutions by number of axes.
+CONVS: dict[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _CONV = {2: F.conv2d, 3: F.conv3d}
 
 
@@ -91,7 +92,7 @@ class PoolingAttention(nn.Module):
         if not hasattr(self, f"pool_{names[0]}"):
             return [x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)], grid
         repeats = (self.num_heads, *(1,) * (len(grid) + 1))
-        kernels = torch.cat([self.get_parameter(f"pool_{name}.weight").repeat(repeats) for name in names])
+        kernels = torch.cat([getattr(self, f"pool_{name}").weight.repeat(repeats) for name in names])
         cells = to_map(x[:, self.prefix :], grid)
         cells = _CONV[len(grid)](cells, kernels, None, self.strides[names[0]], self.padding, groups=len(kernels))
         tokens = to_tokens(cells)
@@ -102,6 +103,6 @@ class PoolingAttention(nn.Module):
         return [t.transpose(1, 2) for t in pooled], cells.shape[2:]
 
     def _bias(self, q: Tensor, q_grid: Sequence[int], k_grid: Sequence[int]) -> Tensor:
-        tables = [self.get_parameter(f"rel_pos_{axis}") for axis in self.axes]
+        tables = [getattr(self, f"rel_pos_{axis}") for axis in self.axes]
         bias = relative_bias(q[:, :, self.prefix :], tables, q_grid, k_grid)
         return F.pad(bias, (1, 0, 1, 0)) if self.prefix else bias

@@ -40,7 +40,8 @@ def relative_bias(q: Tensor, tables: Sequence[Tensor], q_grid: Sequence[int], k_
     for i, axis in enumerate(axes):
         table = resize_table(tables[i], table_length(q_grid[i], k_grid[i]))
         positions = table[_distances(q_grid[i], k_grid[i], q.device)]
-        along = torch.einsum(f"nm{axes}c,{axis}kc->nm{axes}k", q, positions)
+        # Small; without it the sum below, which is not, would have to be copied.
+        along = torch.einsum(f"nm{axes}c,{axis}kc->nm{axes}k", q, positions).contiguous()
         shape = [1] * len(k_grid)
         shape[i] = k_grid[i]
         along = along.unflatten(-1, shape)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-TEST = ["pytest>=8", "pytest-timeout>=2.3", "transformers>=5.0"]
+TIMM = ["timm>=1.0.16"]
+TEST = ["pytest>=8", "pytest-timeout>=2.3", "transformers>=5.0", *TIMM]
 
 setup(
     name="densevit",
@@ -29,5 +30,5 @@ setup(
         "safetensors>=0.4.5",
         "tensorboard>=2.18",
     ],
-    extras_require={"test": TEST, "dev": [*TEST, "mypy>=1.13", "pre-commit>=4", "ruff>=0.8"]},
+    extras_require={"timm": TIMM, "test": TEST, "dev": [*TEST, "mypy>=1.13", "pre-commit>=4", "ruff>=0.8"]},
 )

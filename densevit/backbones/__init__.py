@@ -3,6 +3,7 @@
 from densevit.backbones.cmt import CMT, cmt_b, cmt_s, cmt_scaled, cmt_ti, cmt_xs
 from densevit.backbones.mit import MiT, mit_b0, mit_b1, mit_b2, mit_b3, mit_b4, mit_b5
 from densevit.backbones.mvit import MViT, mvitv1_b, mvitv1_b_24_wide, mvitv2_b, mvitv2_l, mvitv2_s, mvitv2_t
+from densevit.backbones.timm_adapter import TimmBackbone
 from densevit.backbones.xcit import (
     XCiT,
     xcit_large_24_p8,
@@ -25,6 +26,7 @@ __all__ = [
     "CMT",
     "MViT",
     "MiT",
+    "TimmBackbone",
     "XCiT",
     "cmt_b",
     "cmt_s",

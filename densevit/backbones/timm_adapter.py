@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from densevit.errors import ConfigError, InstallationError
 from densevit.features import Backbone, Features, FeatureSpec, check_frozen, check_images, check_maps
@@ -62,7 +62,7 @@ class TimmBackbone(Backbone):
             required["drop_path_rate"] = drop_path
         if img_size is not None:
             required["img_size"] = img_size
-        self.model: Any = _create(name, required)  # has more methods than nn.Module
+        self.model: Any = _create(name, required)
         levels = list(getattr(self.model, "feature_info", ()))
         if not levels or not hasattr(self.model, "forward_intermediates"):
             raise ConfigError(f"timm's {name} does not return intermediate maps (features_only): choose another model")
@@ -144,7 +144,7 @@ class TimmBackbone(Backbone):
         return {key if key.startswith("model.") else f"model.{key}": value for key, value in state.items()}
 
 
-def _create(name: str, required: dict[str, Any]) -> nn.Module:
+def _create(name: str, required: dict[str, Any]) -> Any:
     """Build timm's model with all of ``required``, and with as much of `ANY_SIZE` as it knows."""
     try:
         import timm

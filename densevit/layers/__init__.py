@@ -1,6 +1,7 @@
 """Building blocks shared by backbones, necks and heads. None of them knows a task."""
 
 from densevit.layers.attention import ReducedAttention, attend
+from densevit.layers.channel_norm import ChannelNorm
 from densevit.layers.class_attention import ClassAttentionBlock
 from densevit.layers.cross_covariance import CrossCovarianceAttention
 from densevit.layers.depthwise_attention import DepthwiseReducedAttention
@@ -21,6 +22,7 @@ from densevit.layers.shape import crop, pad_stack, pointwise, resize, to_map, to
 __all__ = [
     "CONVS",
     "MLP",
+    "ChannelNorm",
     "ClassAttentionBlock",
     "CrossCovarianceAttention",
     "DepthwiseReducedAttention",

@@ -1,0 +1,97 @@
+"""The pyramid from one stride: sizes, what is read, what is refused."""
+
+import pytest
+import torch
+from torch import nn
+
+from densevit.errors import ConfigError
+from densevit.features import FeatureSpec, expected_shape
+from densevit.necks import SimplePyramid
+from densevit.registry import NECKS
+
+SIZE = (64, 96)
+
+
+def build(read: list[int], channels: int = 32, **options: object) -> SimplePyramid:
+    torch.manual_seed(0)
+    specs = tuple(FeatureSpec(channels, (s, s)) for s in read)
+    return NECKS.build({"type": "SimplePyramid", "out_channels": 16, **options}, {"specs": specs})
+
+
+def inputs(strides: list[int], channels: int = 32, size: tuple[int, int] = SIZE) -> tuple[torch.Tensor, ...]:
+    torch.manual_seed(1)
+    return tuple(torch.randn(expected_shape(FeatureSpec(channels, (s, s)), 2, size)) for s in strides)
+
+
+@pytest.mark.parametrize("stride", [4, 8, 16, 32, 64])
+@pytest.mark.parametrize("size", [SIZE, (97, 130)])
+def test_any_stride_is_brought_to_all(stride: int, size: tuple[int, int]) -> None:
+    neck = build([stride])
+    levels = neck(inputs([stride], size=size), space=size)
+    assert [s.stride for s in neck.specs] == [(4, 4), (8, 8), (16, 16), (32, 32)]
+    assert [tuple(x.shape) for x in levels] == [expected_shape(s, 2, size) for s in neck.specs]
+
+
+def test_the_size_of_the_image_is_needed_at_odd_sizes_only() -> None:
+    neck, maps = build([16]), inputs([16])
+    for without, given in zip(neck(maps), neck(maps, space=SIZE), strict=True):
+        assert torch.equal(without, given)
+    assert [x.shape[-1] for x in neck(inputs([16], size=(64, 97)))] == [28, 14, 7, 4]
+
+
+def test_the_coarsest_map_is_read() -> None:
+    neck = build([4, 8, 16])
+    fine, middle, coarse = inputs([4, 8, 16])
+    for a, b in zip(neck((fine, middle, coarse)), neck((fine + 1, middle + 1, coarse)), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_each_level_reads_its_own_of_maps_of_one_stride() -> None:
+    neck, maps = build([16] * 4), inputs([16] * 4)
+    before = neck(maps)
+    for i in range(4):
+        after = neck(tuple(m + (j == i) * torch.randn(m.shape) for j, m in enumerate(maps)))
+        assert [not torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [j == i for j in range(4)]
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    neck = build([16])
+    sum((level * torch.randn(level.shape)).sum() for level in neck(inputs([16]))).backward()
+    assert [n for n, p in neck.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_parameters_are_named_as_in_detectron2() -> None:
+    state = {k: tuple(v.shape) for k, v in build([16]).state_dict().items()}
+    assert state["simfp_2.0.weight"] == (32, 16, 2, 2)
+    assert state["simfp_2.1.weight"] == (16,)
+    assert state["simfp_2.3.weight"] == (16, 8, 2, 2)
+    assert state["simfp_2.4.weight"] == (16, 8, 1, 1)
+    assert state["simfp_3.1.norm.bias"] == (16,)
+    assert state["simfp_4.1.weight"] == (16, 16, 3, 3)
+    assert state["simfp_5.2.norm.weight"] == (16,)
+    assert "simfp_2.4.bias" not in state
+
+
+def test_levels_are_normed_over_channels() -> None:
+    for level in build([16])(inputs([16])):
+        torch.testing.assert_close(level.mean(dim=1), torch.zeros(level[:, 0].shape), atol=1e-5, rtol=0)
+        torch.testing.assert_close(level.var(dim=1, correction=0), torch.ones(level[:, 0].shape), atol=1e-2, rtol=0)
+
+
+def test_the_level_at_the_stride_of_the_map_is_convolved_only() -> None:
+    neck = build([16])
+    assert [type(m).__name__ for m in neck.simfp_4] == ["NormedConv", "NormedConv"]
+    assert isinstance(neck.simfp_5[0], nn.MaxPool2d)
+
+
+@pytest.mark.parametrize(
+    ("stride", "options"), [(14, {}), (16, {"strides": (4, 12)}), (16, {"strides": (48,)}), (16, {"strides": (8, 4)})]
+)
+def test_other_strides_than_times_powers_of_two_in_order_are_refused(stride: int, options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="stride"):
+        build([stride], **options)
+
+
+def test_a_backbone_without_maps_is_refused() -> None:
+    with pytest.raises(ConfigError, match="maps"):
+        NECKS.build({"type": "SimplePyramid"}, {"specs": ()})

@@ -26,7 +26,8 @@ class SimplePyramid(Neck):
         strides: Strides of the levels, fine to coarse.
 
     Raises:
-        ConfigError: There is no map, or ``strides`` do not increase or are not the one read times or over a power of two.
+        ConfigError: There is no map, ``strides`` do not increase, or one is not the stride that is read times or over
+            a power of two.
     """
 
     def __init__(self, specs: Specs, out_channels: int = 256, strides: Sequence[int] = (4, 8, 16, 32)) -> None:

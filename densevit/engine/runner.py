@@ -3,7 +3,7 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -116,7 +116,11 @@ class Runner(MMEngineRunner):
         self._train_loop = self.build_train_loop(self._train_loop)
         if self._val_loop is not None:
             self._val_loop = self.build_val_loop(self._val_loop)
-        for loop in filter(None, (self._train_loop, self._val_loop)):
+        loops = list(filter(None, (self._train_loop, self._val_loop)))
+        classes = [list(loop.dataloader.dataset.classes) for loop in loops]
+        if classes[0] != classes[-1]:
+            raise ConfigError(f"the classes to train and to validate differ: {_difference(*classes)}")
+        for loop in loops:
             self._check_dataset(loop.dataloader.dataset)
         self._log_batch_size()
         with self._display():
@@ -150,6 +154,11 @@ class Runner(MMEngineRunner):
         """
         checkpoint = load_model(self._bare_model(), Path(filename))
         self.logger.info(f"loaded {filename}")
+        trained = checkpoint.get("meta", {}).get("dataset", {}).get("classes")
+        for loop in (self._train_loop, self._test_loop):
+            own = list(loop.dataloader.dataset.classes) if hasattr(loop, "dataloader") else trained
+            if trained and trained != own:
+                self.logger.warning(f"{filename} was trained with other classes: {_difference(trained, own)}")
         return checkpoint
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
@@ -265,3 +274,11 @@ class Runner(MMEngineRunner):
                 f"learning rate scaled by {total / base:g}" if scaled else "consider --auto-scale-lr"
             )
         self.logger.info(text)
+
+
+def _difference(first: Sequence[str], second: Sequence[str]) -> str:
+    """Say where two lists of classes differ."""
+    if len(first) != len(second):
+        return f"{len(first)} ({', '.join(first[:5])} ...) and {len(second)} ({', '.join(second[:5])} ...)"
+    index = next(i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b)
+    return f"number {index} is {first[index]!r} and {second[index]!r}"

@@ -173,6 +173,21 @@ def test_the_log_says_what_is_being_trained_with(config: Config, tmp_path: Path)
     assert re.search(r"Iter\(val\).*mIoU.*loss", log)
 
 
+def test_other_classes_to_validate_are_refused(config: Config) -> None:
+    config.val_dataloader.dataset.classes = ("ground", "disc", "square")
+    with pytest.raises(ConfigError, match="number 1 is 'square' and 'disc'"):
+        Runner.from_cfg(config).train()
+
+
+def test_other_classes_than_those_of_the_checkpoint_are_told(config: Config, tmp_path: Path) -> None:
+    runner = run(config, tmp_path / "run")
+    config.load_from, config.work_dir = str(Path(runner.work_dir) / "iter_8.pth"), str(tmp_path / "test")
+    config.test_dataloader.dataset.classes = ("ground", "disc", "square")
+    Runner.from_cfg(config).test()
+    log = next((tmp_path / "test").glob("*/*.log")).read_text()
+    assert "trained with other classes: number 1 is 'square' and 'disc'" in log
+
+
 def test_runs_that_start_in_the_same_second_keep_their_own_logs(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

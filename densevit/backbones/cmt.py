@@ -3,8 +3,8 @@
 Paper: https://arxiv.org/abs/2107.06263
 """
 
+import math
 from collections.abc import Sequence
-from math import isqrt
 from typing import Any
 
 import torch
@@ -42,7 +42,7 @@ TOKEN_CHANNELS = 1280
 
 
 class PatchEmbed(nn.Module):
-    """Convolution of 2x2 cells into one, then LayerNorm. An odd side is padded by a row or column of zeros."""
+    """Convolution of 2x2 cells into one, then LayerNorm. The last row or column of an odd side is repeated."""
 
     def __init__(self, in_channels: int, dim: int) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.proj(pad_to_multiple(x, 2))
+        x = self.proj(pad_to_multiple(x, 2, mode="replicate"))
         return to_map(self.norm(to_tokens(x)), x.shape[2:])
 
 
@@ -119,8 +119,7 @@ class CMT(Backbone):
         if not len(dims) == len(depths) == len(num_heads) == len(reductions) == len(STAGES):
             raise ConfigError(f"CMT has {len(STAGES)} stages: give as many dims, depths, num_heads and reductions")
         self.in_channels = in_channels
-        self.depths = tuple(depths)
-        self.reductions = tuple(reductions)
+        self.depths, self.reductions = tuple(depths), tuple(reductions)
         self.out_indices = select_maps(len(STAGES), out_indices, token)
         check_maps("CMT", len(STAGES), self.out_indices, token)
         check_heads("CMT", dims, num_heads)
@@ -130,22 +129,23 @@ class CMT(Backbone):
         self.specs = tuple(FeatureSpec(dims[i], (strides[i], strides[i])) for i in self.out_indices)
         self.divisor = (strides[-1], strides[-1])
         self.min_size = strides[self.num_stages - 1]
-        self.token_channels = TOKEN_CHANNELS if token else 0
         for i, channels in enumerate((in_channels, stem_channels, stem_channels), start=1):
             conv = nn.Conv2d(channels, stem_channels, 3, stem_stride if i == 1 else 1, padding=1)
             self.add_module(f"stem_conv{i}", conv)
             self.add_module(f"stem_norm{i}", nn.BatchNorm2d(stem_channels))
-        space = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-        self.grids = [self._grids(i, _shrink(space, strides[i])) for i in range(self.num_stages)]
+        self.img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+        self.strides = strides
+        self.grids = [self._grids(i, self.img_size) for i in range(self.num_stages)]
         rates, channels = drop_path_rates(drop_path, depths), (stem_channels, *dims)
         for i in range(self.num_stages):
-            (height, width), (rows, columns) = self.grids[i]
-            bias = torch.randn(num_heads[i], height * width, rows * columns)
+            queries, keys = self.grids[i]
+            bias = torch.randn(num_heads[i], math.prod(queries), math.prod(keys))
             blocks = [CMTBlock(dims[i], num_heads[i], reductions[i], mlp_ratio, rate) for rate in rates[i]]
             self.register_parameter(f"relative_pos_{STAGES[i]}", nn.Parameter(bias))
             self.add_module(f"patch_embed_{STAGES[i]}", PatchEmbed(channels[i], dims[i]))
             self.add_module(f"blocks_{STAGES[i]}", nn.ModuleList(blocks))
         if token:
+            self.token_channels = TOKEN_CHANNELS
             self._fc = nn.Conv2d(dims[-1], TOKEN_CHANNELS, 1)
             self._bn = nn.BatchNorm2d(TOKEN_CHANNELS)
         self.apply(_init_weights)
@@ -153,6 +153,7 @@ class CMT(Backbone):
 
     def forward(self, x: Tensor) -> Features:
         check_images(x, self.in_channels, self.min_size)
+        space = x.shape[2:]
         x = x.contiguous(memory_format=torch.channels_last)
         for conv, norm in self._stem():
             x = norm(gelu(conv(x)))
@@ -160,7 +161,7 @@ class CMT(Backbone):
         for i in range(self.num_stages):
             bias, embed, blocks = self._stage(i)
             x = embed(x)
-            bias = resize_bias(bias, self.grids[i], self._grids(i, x.shape[2:]))
+            bias = self._resize(bias, i, self.img_size, space)
             if not torch.is_grad_enabled():
                 bias = bias.detach()  # else attention on the CPU takes the slow path for masks that learn
             for block in blocks:
@@ -171,25 +172,31 @@ class CMT(Backbone):
 
     def layer_groups(self) -> list[tuple[str, ...]]:
         groups: list[tuple[str, ...]] = [("stem_",)]
-        for stage, depth in zip(STAGES[: self.num_stages], self.depths, strict=False):
+        for i, stage in enumerate(STAGES[: self.num_stages]):
             groups += [(f"relative_pos_{stage}", f"patch_embed_{stage}.")]
-            groups += [(f"blocks_{stage}.{j}.",) for j in range(depth)]
-        return groups + [("_fc.", "_bn.")] * bool(self.token_channels)
+            groups += [(f"blocks_{stage}.{j}.",) for j in range(self.depths[i])]
+        return [*groups, ("_fc.", "_bn.")] if self.token_channels else groups
 
     def adapt(self, key: str, value: Tensor) -> Tensor:
         """Resize position biases that are for square images of another size."""
         own = dict(self.named_parameters()).get(key)
         if own is None or not key.startswith("relative_pos_") or own.shape == value.shape:
             return value
-        i, side = STAGES.index(key[-1]), isqrt(value.shape[1])
-        queries, keys = self._grids(i, (side, side))
-        if value.shape != (own.shape[0], queries[0] * queries[1], keys[0] * keys[1]):
+        i = STAGES.index(key[-1])
+        side = math.isqrt(value.shape[1]) * self.strides[i]
+        if value.shape != (own.shape[0], *map(math.prod, self._grids(i, (side, side)))):
             return value
-        return resize_bias(value, (queries, keys), self.grids[i])
+        return self._resize(value, i, (side, side), self.img_size)
 
-    def _grids(self, i: int, grid: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
-        """Return the grids of queries and of keys of a stage whose maps have the given one."""
-        return tuple(grid), _shrink(grid, self.reductions[i])
+    def _grids(self, i: int, space: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+        """Return the grids of queries and of keys of a stage for an input of size ``space``."""
+        queries = tuple(-(-n // self.strides[i]) for n in space)
+        return queries, tuple(-(-n // self.reductions[i]) for n in queries)
+
+    def _resize(self, bias: Tensor, i: int, old: Sequence[int], new: Sequence[int]) -> Tensor:
+        """Return the position biases of a stage, which are for inputs of size ``old``, for inputs of size ``new``."""
+        step = [before / after for before, after in zip(old, new, strict=True)]
+        return resize_bias(bias, self._grids(i, old), self._grids(i, new), step)
 
     def _stem(self) -> list[tuple[nn.Module, nn.Module]]:
         return [(getattr(self, f"stem_conv{i}"), getattr(self, f"stem_norm{i}")) for i in (1, 2, 3)]
@@ -204,18 +211,14 @@ class CMT(Backbone):
         return F.silu(x).mean(dim=(2, 3))
 
     def _freeze(self, stages: int) -> None:
-        if stages:
-            for part in (part for pair in self._stem() for part in pair):
-                freeze(part)
+        for conv, norm in self._stem() if stages else []:
+            freeze(conv)
+            freeze(norm)
         for i in range(stages):
             bias, embed, blocks = self._stage(i)
             bias.requires_grad_(False)
             freeze(embed)
             freeze(blocks)
-
-
-def _shrink(grid: Sequence[int], factor: int) -> tuple[int, ...]:
-    return tuple(-(-n // factor) for n in grid)
 
 
 def _init_weights(module: nn.Module) -> None:

@@ -15,7 +15,7 @@ from densevit.layers.shape import to_map, to_tokens
 class DepthwiseReducedAttention(nn.Module):
     """Attention whose keys and values come from the grid shrunk ``reduction`` times by a depthwise convolution.
 
-    A grid of another size than a multiple of ``reduction`` is padded by zeros at the bottom and right.
+    The last row and column of a grid are repeated until ``reduction`` divides its sides.
     """
 
     def __init__(self, dim: int, num_heads: int, reduction: int) -> None:
@@ -33,7 +33,7 @@ class DepthwiseReducedAttention(nn.Module):
         """Map tokens ``(N, L, C)`` to tokens; ``bias`` is ``(heads, L, S)``."""
         context = x
         if self.reduction > 1:
-            context = to_tokens(self.sr(pad_to_multiple(to_map(x, grid), self.reduction)))
+            context = to_tokens(self.sr(pad_to_multiple(to_map(x, grid), self.reduction, mode="replicate")))
         q, k, v = (
             y.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for y in (self.q(x), self.k(context), self.v(context))
         )

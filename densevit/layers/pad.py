@@ -4,7 +4,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Pad ``(N, C, H, W)`` by zeros at the bottom and right until ``multiple`` divides its sides."""
+def pad_to_multiple(x: Tensor, multiple: int, mode: str = "constant") -> Tensor:
+    """Pad ``(N, C, H, W)`` at the bottom and right until ``multiple`` divides the sides.
+
+    By zeros, or with ``mode="replicate"`` by the last row and column.
+    """
     bottom, right = (-n % multiple for n in x.shape[2:])
-    return F.pad(x, (0, right, 0, bottom)) if bottom or right else x
+    return F.pad(x, (0, right, 0, bottom), mode=mode) if bottom or right else x

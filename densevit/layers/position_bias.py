@@ -4,25 +4,37 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 Grid = Sequence[int]
 
 
-def resize_bias(bias: Tensor, old: tuple[Grid, Grid], new: tuple[Grid, Grid]) -> Tensor:
-    """Interpolate ``(heads, queries, keys)`` from one pair of grids ``(H, W)`` to another, bicubically over both."""
-    sizes = list(zip((*old[0], *old[1]), (*new[0], *new[1]), strict=True))
-    if all(before == after for before, after in sizes):
+def resize_bias(bias: Tensor, old: tuple[Grid, Grid], new: tuple[Grid, Grid], step: Sequence[float]) -> Tensor:
+    """Interpolate ``(heads, queries, keys)`` from one pair of grids to another, bicubically over both.
+
+    Args:
+        bias: One value per head, query and key.
+        old: Heights and widths of the grids of queries and of keys that ``bias`` is for.
+        new: Those of the result.
+        step: How many old cells a new one is high and wide. It is not the ratio of the grids where these have
+            cells that are partly padding, which lie beyond the border.
+    """
+    if old == new and tuple(step) == (1, 1):
         return bias
     x = bias.unflatten(2, tuple(old[1])).unflatten(1, tuple(old[0]))
     # Products with the weights of each axis give what interpolation of both grids gives, ten times as fast. Each
     # turns the axis that is second into the last, so that four of them restore the order.
-    for before, after in sizes:
-        x = torch.tensordot(x, _bicubic(before, after).to(x), ([1], [1]))
+    for before, after, width in zip((*old[0], *old[1]), (*new[0], *new[1]), (*step, *step), strict=True):
+        x = torch.tensordot(x, _bicubic(before, after, width, x.device).to(x.dtype), ([1], [1]))
     return x.flatten(3).flatten(1, 2)
 
 
-def _bicubic(before: int, after: int) -> Tensor:
-    """Return the weights ``(after, before)`` by which bicubic interpolation mixes the cells of one axis."""
-    cells = torch.eye(before)
-    return F.interpolate(cells[None, None], (after, before), mode="bicubic", align_corners=False)[0, 0]
+def _bicubic(before: int, after: int, step: float, device: torch.device) -> Tensor:
+    """Return the weights ``(after, before)`` by which the cells of one axis are mixed.
+
+    The kernel is that of `torch.nn.functional.interpolate`, that of Keys with a = -0.75; borders are repeated.
+    """
+    centres = (torch.arange(after, device=device) + 0.5) * step - 0.5
+    cells = centres.floor()[:, None] + torch.arange(-1, 3, device=device)
+    d = (centres[:, None] - cells).abs()
+    weights = torch.where(d <= 1, (1.25 * d - 2.25) * d**2 + 1, ((3.75 - 0.75 * d) * d - 6) * d + 3)
+    return weights.new_zeros(after, before).scatter_add(1, cells.long().clamp(0, before - 1), weights)

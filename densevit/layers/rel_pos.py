@@ -4,6 +4,7 @@ Paper: https://arxiv.org/abs/2112.01526, section 4.1
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -29,28 +30,26 @@ def relative_bias(q: Tensor, tables: Sequence[Tensor], q_grid: Sequence[int], k_
 
     Args:
         q: Queries ``(N, heads, L, C)`` on their grid, not scaled.
-        tables: ``(distances, C)`` per axis, resized to the grids at hand.
+        tables: ``(distances, C)`` per axis, interpolated if the grids are not those of training.
         q_grid: Cells of the queries per axis.
         k_grid: Cells of the keys per axis, over the same area.
 
     Returns:
         ``(N, heads, L, S)`` for ``S`` keys.
     """
-    q, axes, bias = q.unflatten(2, tuple(q_grid)), AXES[-len(q_grid) :], q.new_zeros(())
+    q, axes, parts = q.unflatten(2, tuple(q_grid)), AXES[-len(q_grid) :], []
     for i, axis in enumerate(axes):
         table = resize_table(tables[i], table_length(q_grid[i], k_grid[i]))
         positions = table[_distances(q_grid[i], k_grid[i], q.device)]
-        # Small; without it the sum below, which is not, would have to be copied.
-        along = torch.einsum(f"nm{axes}c,{axis}kc->nm{axes}k", q, positions).contiguous()
-        shape = [1] * len(k_grid)
-        shape[i] = k_grid[i]
-        along = along.unflatten(-1, shape)
-        bias = along if i == 0 else bias + along
-    return bias.flatten(-len(k_grid)).flatten(2, -2)
+        # Small; without it the sum, which is not, would have to be copied.
+        part = torch.einsum(f"nm{axes}c,{axis}kc->nm{axes}k", q, positions).contiguous()
+        parts.append(part.unflatten(-1, [k_grid[i] if j == i else 1 for j in range(len(k_grid))]))
+    return reduce(torch.add, parts).flatten(-len(k_grid)).flatten(2, -2)
 
 
 def _distances(queries: int, keys: int, device: torch.device) -> Tensor:
     """Return the row of the table for each query and key, both counted in cells of the finer of the two."""
+    # In integers: at some sizes that do not divide each other, floats round below a whole number.
     finest = max(queries, keys)
     i = torch.arange(queries, device=device) * finest // queries
     j = torch.arange(keys - 1, -1, -1, device=device) * finest // keys

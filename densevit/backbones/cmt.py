@@ -23,14 +23,15 @@ from densevit.features import (
     select_maps,
 )
 from densevit.layers import (
+    ChannelsLastGELU,
     DepthwiseReducedAttention,
     DropPath,
     InvertedResidualFFN,
+    PointwiseConv2d,
     drop_path_rates,
     freeze,
-    gelu,
+    init_linear,
     pad_to_multiple,
-    pointwise,
     resize_bias,
     to_map,
     to_tokens,
@@ -133,20 +134,21 @@ class CMT(Backbone):
             conv = nn.Conv2d(channels, stem_channels, 3, stem_stride if i == 1 else 1, padding=1)
             self.add_module(f"stem_conv{i}", conv)
             self.add_module(f"stem_norm{i}", nn.BatchNorm2d(stem_channels))
-        self.img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+        self.act = ChannelsLastGELU()
+        self.space = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+        self.img_size = self.space[-1]
         self.strides = strides
-        self.grids = [self._grids(i, self.img_size) for i in range(self.num_stages)]
-        rates, channels = drop_path_rates(drop_path, depths), (stem_channels, *dims)
+        rates, widths = drop_path_rates(drop_path, depths), (stem_channels, *dims)
         for i in range(self.num_stages):
-            queries, keys = self.grids[i]
+            queries, keys = self._grids(i, self.space)
             bias = torch.randn(num_heads[i], math.prod(queries), math.prod(keys))
             blocks = [CMTBlock(dims[i], num_heads[i], reductions[i], mlp_ratio, rate) for rate in rates[i]]
             self.register_parameter(f"relative_pos_{STAGES[i]}", nn.Parameter(bias))
-            self.add_module(f"patch_embed_{STAGES[i]}", PatchEmbed(channels[i], dims[i]))
+            self.add_module(f"patch_embed_{STAGES[i]}", PatchEmbed(widths[i], dims[i]))
             self.add_module(f"blocks_{STAGES[i]}", nn.ModuleList(blocks))
         if token:
             self.token_channels = TOKEN_CHANNELS
-            self._fc = nn.Conv2d(dims[-1], TOKEN_CHANNELS, 1)
+            self._fc = PointwiseConv2d(dims[-1], TOKEN_CHANNELS)
             self._bn = nn.BatchNorm2d(TOKEN_CHANNELS)
         self.apply(_init_weights)
         self._freeze(frozen_stages)
@@ -156,19 +158,21 @@ class CMT(Backbone):
         space = x.shape[2:]
         x = x.contiguous(memory_format=torch.channels_last)
         for conv, norm in self._stem():
-            x = norm(gelu(conv(x)))
+            x = norm(self.act(conv(x)))
         maps = []
         for i in range(self.num_stages):
             bias, embed, blocks = self._stage(i)
             x = embed(x)
-            bias = self._resize(bias, i, self.img_size, space)
+            resized = self._resize(bias, i, self.space, space)
             if not torch.is_grad_enabled():
-                bias = bias.detach()  # else attention on the CPU takes the slow path for masks that learn
+                resized = resized.detach()  # else attention on the CPU takes the slow path for masks that learn
             for block in blocks:
-                x = self.run(block, x, bias)
+                x = self.run(block, x, resized)
             if i in self.out_indices:
                 maps.append(x)
-        return Features(tuple(maps), self._token(x) if self.token_channels else None)
+        if not self.token_channels:
+            return Features(tuple(maps))
+        return Features(tuple(maps), F.silu(self._bn(self._fc(x))).mean(dim=(2, 3)))
 
     def layer_groups(self) -> list[tuple[str, ...]]:
         groups: list[tuple[str, ...]] = [("stem_",)]
@@ -186,7 +190,7 @@ class CMT(Backbone):
         side = math.isqrt(value.shape[1]) * self.strides[i]
         if value.shape != (own.shape[0], *map(math.prod, self._grids(i, (side, side)))):
             return value
-        return self._resize(value, i, (side, side), self.img_size)
+        return self._resize(value, i, (side, side), self.space)
 
     def _grids(self, i: int, space: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
         """Return the grids of queries and of keys of a stage for an input of size ``space``."""
@@ -206,10 +210,6 @@ class CMT(Backbone):
         bias, embed, blocks = (getattr(self, name) for name in names)
         return bias, embed, blocks
 
-    def _token(self, x: Tensor) -> Tensor:
-        x = self._bn(pointwise(x, self._fc.weight.flatten(1), self._fc.bias))
-        return F.silu(x).mean(dim=(2, 3))
-
     def _freeze(self, stages: int) -> None:
         for conv, norm in self._stem() if stages else []:
             freeze(conv)
@@ -223,12 +223,11 @@ class CMT(Backbone):
 
 def _init_weights(module: nn.Module) -> None:
     """Unlike elsewhere, the fan-out of a depthwise convolution is counted over all channels, as officially."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Conv2d):
+    init_linear(module)
+    if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out")
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 @BACKBONES.register_module()

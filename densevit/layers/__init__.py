@@ -2,6 +2,7 @@
 
 from densevit.layers.attention import ReducedAttention, attend
 from densevit.layers.channel_norm import ChannelNorm
+from densevit.layers.channels_last import ChannelsLastGELU, PointwiseConv2d
 from densevit.layers.class_attention import ClassAttentionBlock
 from densevit.layers.cross_covariance import CrossCovarianceAttention
 from densevit.layers.depthwise_attention import DepthwiseReducedAttention
@@ -9,7 +10,7 @@ from densevit.layers.drop_path import DropPath, drop_path_rates
 from densevit.layers.fourier_position import FourierPosition
 from densevit.layers.freeze import freeze
 from densevit.layers.init import init_linear, init_weights
-from densevit.layers.inverted_residual import InvertedResidualFFN, gelu
+from densevit.layers.inverted_residual import InvertedResidualFFN
 from densevit.layers.mlp import MLP, MixFFN
 from densevit.layers.pad import pad_to_multiple
 from densevit.layers.patch_embed import OverlapPatchEmbed
@@ -23,6 +24,7 @@ __all__ = [
     "CONVS",
     "MLP",
     "ChannelNorm",
+    "ChannelsLastGELU",
     "ClassAttentionBlock",
     "CrossCovarianceAttention",
     "DepthwiseReducedAttention",
@@ -31,13 +33,13 @@ __all__ = [
     "InvertedResidualFFN",
     "MixFFN",
     "OverlapPatchEmbed",
+    "PointwiseConv2d",
     "PoolingAttention",
     "ReducedAttention",
     "attend",
     "crop",
     "drop_path_rates",
     "freeze",
-    "gelu",
     "init_linear",
     "init_weights",
     "pad_stack",

@@ -4,9 +4,8 @@ Paper: https://arxiv.org/abs/2107.06263
 """
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from densevit.layers.shape import pointwise, to_map, to_tokens
+from densevit.layers.channels_last import ChannelsLastGELU, PointwiseConv2d
 
 
 class InvertedResidualFFN(nn.Module):
@@ -17,19 +16,12 @@ class InvertedResidualFFN(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.conv1 = nn.Sequential(nn.Conv2d(dim, hidden, 1), nn.GELU(), nn.BatchNorm2d(hidden))
+        self.conv1 = nn.Sequential(PointwiseConv2d(dim, hidden), ChannelsLastGELU(), nn.BatchNorm2d(hidden))
         self.proj = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.act = ChannelsLastGELU()
         self.proj_bn = nn.BatchNorm2d(hidden)
-        self.conv2 = nn.Sequential(nn.Conv2d(hidden, dim, 1), nn.BatchNorm2d(dim))
+        self.conv2 = nn.Sequential(PointwiseConv2d(hidden, dim), nn.BatchNorm2d(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        widen, _, norm1 = self.conv1
-        narrow, norm2 = self.conv2
-        x = norm1(gelu(pointwise(x, widen.weight.flatten(1), widen.bias)))
-        x = self.proj_bn(gelu(x + self.proj(x)))
-        return norm2(pointwise(x, narrow.weight.flatten(1), narrow.bias))
-
-
-def gelu(x: Tensor) -> Tensor:
-    """GELU of a channels-last map. On the CPU it takes half the time on a contiguous view."""
-    return to_map(F.gelu(to_tokens(x)), x.shape[2:])
+        x = self.conv1(x)
+        return self.conv2(self.proj_bn(self.act(x + self.proj(x))))

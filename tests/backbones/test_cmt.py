@@ -82,10 +82,10 @@ def places(grid: tuple[int, ...]) -> Tensor:
 
 
 def look_aside(backbone: CMT) -> None:
-    """Let each query of the first stage attend to the keys right above it, and let that matter."""
+    """Let each query of the first stage, on images of 192 x 256, attend to keys above and right of it only."""
     (block,) = backbone.blocks_a
     with torch.no_grad():
-        distances = places(backbone.grids[0][0])[:, None] - places(backbone.grids[0][1]) - torch.tensor([0.25, -0.25])
+        distances = places((48, 64))[:, None] - places((6, 8)) - torch.tensor([0.25, -0.25])
         backbone.relative_pos_a.copy_(-30 * distances.square().sum(-1)[None])
         for layer in (block.attn.v, block.attn.proj):
             nn.init.orthogonal_(layer.weight)

@@ -19,7 +19,7 @@ from densevit.registry import BACKBONES
 State = dict[str, Tensor]
 
 # Under what checkpoints keep their weights, the preferred first.
-_WRAPPERS = ("state_dict", "model", "model_ema", "teacher")
+_WRAPPERS = ("state_dict", "model_state", "model", "model_ema", "teacher")
 _PARTS = ("backbone", "neck", "head")
 # What our, mmsegmentation's and classification libraries' files call the head.
 _HEADS = ("head", "decode_head", "classifier")

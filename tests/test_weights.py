@@ -89,7 +89,7 @@ def test_an_official_segmentation_checkpoint_is_loaded_whole(source: Model, mode
     assert report.missing == []
 
 
-@pytest.mark.parametrize("wrapper", ["state_dict", "model", "model_ema", "teacher"])
+@pytest.mark.parametrize("wrapper", ["state_dict", "model", "model_state", "model_ema", "teacher"])
 @pytest.mark.parametrize("prefix", ["", "module.", "module._orig_mod."])
 def test_wrappers_are_taken_off(source: Model, model: Model, wrapper: str, prefix: str) -> None:
     load_weights(model, {"epoch": 1, wrapper: {prefix + key: value for key, value in source.state_dict().items()}})

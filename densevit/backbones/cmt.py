@@ -100,6 +100,8 @@ class CMT(Backbone):
         ConfigError: Settings that contradict each other.
     """
 
+    weights_licence = "MIT"
+
     def __init__(
         self,
         in_channels: int = 3,

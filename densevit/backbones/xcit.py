@@ -122,6 +122,7 @@ class XCiT(Backbone):
     divisor = (32, 32)
     no_weight_decay = ("temperature", "cls_token")
     dense_only = ("fpn",)
+    weights_licence = "Apache-2.0"
 
     def __init__(
         self,

@@ -31,19 +31,20 @@ val_evaluator = dict(type="Accuracy")
 test_evaluator = val_evaluator
 
 epoch = 391  # steps
-max_iters = 6 * epoch
+max_iters = 5 * epoch
 warm_up = 120
 optim_wrapper = dict(
     type="OptimWrapper",
     constructor="LayerDecayConstructor",
-    optimizer=dict(type="AdamW", lr=2e-3, betas=(0.9, 0.999), weight_decay=0.05),
+    optimizer=dict(type="AdamW", lr=8e-4, betas=(0.9, 0.999), weight_decay=0.05),
+    clip_grad=dict(max_norm=1.0),
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-2, by_epoch=False, begin=0, end=warm_up),
     dict(type="CosineAnnealingLR", eta_min=0.0, by_epoch=False, begin=warm_up, end=max_iters),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=128)
-train_cfg = dict(by_epoch=False, max_iters=max_iters, val_interval=2 * epoch)
+train_cfg = dict(by_epoch=False, max_iters=max_iters, val_interval=epoch)
 val_cfg = dict()
 test_cfg = dict()
 default_hooks = dict(checkpoint=dict(type="CheckpointHook", interval=100))

@@ -18,13 +18,14 @@ from densevit.registry import BACKBONES, MODELS, accepted_keys, suggestion
 HEAD_OF_TASK = {"classification": "ClassificationHead", "segmentation": "SegFormerHead"}
 
 
-def create_backbone(name: str, **options: Any) -> Backbone:
+def create_backbone(name: str, /, **options: Any) -> Backbone:
     """Build a backbone by the name of its variant, such as "mit_b0"; ``options`` override its arguments."""
     return BACKBONES.build({"type": name, **options})
 
 
 def create_model(
     name: str,
+    /,
     task: str = "classification",
     num_classes: int = 1000,
     head: dict[str, Any] | None = None,

@@ -7,7 +7,8 @@ the token on which the architecture classifies. It describes its maps before any
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -79,7 +80,8 @@ class Backbone(nn.Module, ABC):
     def run(self, block: nn.Module, *args: Any) -> Any:
         """Return ``block(*args)``, recomputed in the backward pass if ``checkpointing`` is set."""
         if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, *args, use_reentrant=False)
+            contexts = nullcontext(), _statistics_kept(block)
+            return checkpoint(block, *args, use_reentrant=False, context_fn=lambda: contexts)
         return block(*args)
 
     def layer_groups(self) -> list[tuple[str, ...]]:
@@ -108,8 +110,8 @@ class Neck(nn.Module, ABC):
     specs: Specs
 
     @abstractmethod
-    def forward(self, maps: Maps) -> Maps:
-        """Return one map per spec, in the order of ``specs``."""
+    def forward(self, maps: Maps, space: Sequence[int]) -> Maps:
+        """Return one map per spec, in the order of ``specs``, for an input of size ``space``."""
 
 
 class Head(nn.Module, ABC):
@@ -144,6 +146,19 @@ class Head(nn.Module, ABC):
 def expected_shape(spec: FeatureSpec, batch: int, space: Sequence[int]) -> tuple[int, ...]:
     """Return the shape ``spec`` promises for an input of size ``space``."""
     return (batch, spec.channels, *(-(-n // s) for n, s in zip(space, spec.stride, strict=True)))
+
+
+@contextmanager
+def _statistics_kept(block: nn.Module) -> Iterator[None]:
+    """Keep batch norms from counting a batch again while it is computed a second time."""
+    norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 def select_maps(count: int, out_indices: Sequence[int] | None, token: bool) -> tuple[int, ...]:

@@ -68,7 +68,7 @@ class DenseModel(BaseModel):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
             features = self.backbone(x)
             if self.neck is not None:
-                features = features._replace(maps=self.neck(features.maps))
+                features = features._replace(maps=self.neck(features.maps, x.shape[2:]))
             return self.head(features)
 
     def forward(self, inputs: Tensor, samples: Sequence[Sample] = (), mode: str = "tensor") -> Any:

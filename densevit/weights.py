@@ -86,7 +86,7 @@ def load_weights(
     modules = {"backbone": model}
     if not isinstance(model, Backbone):
         modules = {name: part for name, part in model.named_children() if name in _PARTS}
-    states = _split(_unwrap(content, report.source), report)
+    states = _split(_unwrap(content, report.source), modules["backbone"], report)
     states = {part: _translate(modules.get(part), state) for part, state in states.items()}
     fitted = {part: _fit(part, module, states[part], report) for part, module in modules.items()}
     report.unexpected += [f"{part}.{key}" for part in states.keys() - modules.keys() for key in states[part]]
@@ -142,13 +142,14 @@ def _unwrap(content: Any, source: str) -> State:
     return state
 
 
-def _split(state: State, report: LoadReport) -> dict[str, State]:
+def _split(state: State, backbone: nn.Module, report: LoadReport) -> dict[str, State]:
     """Sort tensors by part of the model. What has no prefix belongs to the backbone of a classifier."""
     whole = any(key.startswith("backbone.") for key in state)
+    own = backbone.state_dict().keys()  # for some models of timm the last norm is in the head
     parts: dict[str, State] = {part: {} for part in _PARTS}
     for key, value in state.items():
         part, _, name = key.partition(".")
-        if part in _HEADS:
+        if part in _HEADS and not (part == "head" and _translate(backbone, {key: value}).keys() & own):
             parts["head"][name] = value
         elif part == "auxiliary_head":  # beside the head officially, in it here
             parts["head"][key] = value

@@ -3,6 +3,7 @@
 The smallest variant stands for its family; what need not be computed is tested with every variant.
 """
 
+import copy
 from typing import Any
 
 import pytest
@@ -95,16 +96,21 @@ def test_samples_do_not_affect_each_other(either: Backbone) -> None:
     assert_equal(alone, Features(tuple(m[:1] for m in both.maps), None if both.token is None else both.token[:1]))
 
 
-def test_recomputed_activations_give_the_same_gradients(either: Backbone) -> None:
-    x, gradients = images(either), []
+def test_recomputed_activations_give_the_same_gradients_and_statistics(either: Backbone) -> None:
+    x, before, runs = images(either), copy.deepcopy(either.state_dict()), []
     for checkpointing in (False, True):
+        either.load_state_dict(before)
         either.train().zero_grad()
         either.checkpointing = checkpointing
         torch.manual_seed(5)  # of drop-path
         loss(either(x)).backward()
-        gradients.append([p.grad.clone() for p in either.parameters() if p.grad is not None])
-    for a, b in zip(*gradients, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6 * a.abs().max().item())
+        runs.append({n: p.grad.clone() for n, p in either.named_parameters() if p.grad is not None})
+        runs[-1] |= {name: buffer.clone() for name, buffer in either.named_buffers()}
+    kept, recomputed = runs
+    assert kept.keys() == recomputed.keys()
+    for name, a in kept.items():
+        atol = 1e-6 * a.abs().max().item() if a.is_floating_point() else 0
+        torch.testing.assert_close(a, recomputed[name], rtol=1e-5, atol=atol, msg=name)
 
 
 def test_each_parameter_is_in_one_layer_group(either: Backbone) -> None:

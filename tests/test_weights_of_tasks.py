@@ -60,3 +60,15 @@ def test_the_official_auxiliary_head_is_loaded() -> None:
     assert any(key.startswith("auxiliary_head.") for key in official)
     report = load_weights(model, official)
     assert report.missing == report.unexpected == []
+
+
+def test_norms_that_timm_keeps_in_its_head_belong_to_the_backbone() -> None:
+    timm = pytest.importorskip("timm")
+    options = {"depths": (1, 1, 1, 1), "dims": (8, 16, 16, 24)}
+    backbone = {"type": "timm", "name": "convnext_atto", "options": options, "token": True}
+    head = {"type": "ClassificationHead", "num_classes": 9}
+    model = MODELS.build({"type": "DenseModel", "backbone": backbone, "head": head})
+    source = timm.create_model("convnext_atto", num_classes=9, **options).state_dict()
+    assert "head.norm.weight" in source
+    report = load_weights(model, source)
+    assert report.missing == report.unexpected == []

@@ -6,6 +6,7 @@ Papers: https://arxiv.org/abs/2104.11227, https://arxiv.org/abs/2112.01526
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -150,49 +151,33 @@ class MViT(Backbone):
         _check(dims, depths, num_heads, patch_kernel, patch_stride, pool_kernel, q_stride, kv_stride)
         count, axes = len(dims), len(patch_kernel)
         size = (img_size,) * axes if isinstance(img_size, int) else tuple(img_size)
-        self.img_size = size[-1]
-        self.in_channels = in_channels
+        self.in_channels, self.img_size = in_channels, size[-1]
         self.out_indices = select_maps(count, out_indices, token)
         check_maps("MViT", count, self.out_indices, token)
         built = count if token else max(self.out_indices) + 1
         check_frozen("MViT", built, frozen_stages)
         self.depths = tuple(depths[:built])
         self.token_channels = dims[-1] if token else 0
-
         self.patch_embed = nn.Sequential(OrderedDict(proj=_patches(in_channels, dims[0], patch_kernel, patch_stride)))
         self.grid = grid = _shrink(size, patch_stride)
         self.cls_token = _parameter(1, 1, dims[0]) if class_token else None
         self.pos_embed = _parameter(1, class_token + math.prod(grid), dims[0]) if absolute_positions else None
-
-        # Stage, width in attention, width before and after it, and drop-path rate of each block.
-        stages = [i for i, depth in enumerate(depths) for _ in range(depth)]
-        widths = [dims[i] for i in stages]
-        before, after = [widths[0], *widths[:-1]], widths
-        if widen_in_mlp:
-            before, after = widths, [*widths[1:], widths[-1]]
-        rates = [rate for stage in drop_path_rates(drop_path, depths) for rate in stage]
-        self.blocks = nn.ModuleList()
-        for n, i in enumerate(stages[: sum(self.depths)]):
-            stride = q_stride if n and i > stages[n - 1] else (1,) * axes
-            kv_stride = [max(kv // q, 1) for kv, q in zip(kv_stride, stride, strict=True)]
-            attn = PoolingAttention(
-                before[n],
-                widths[n],
-                num_heads[i],
-                pool_kernel,
-                stride,
-                kv_stride,
-                residual_pooling,
-                grid if relative_positions else (),
-                class_token,
-            )
-            self.blocks.append(MultiscaleBlock(attn, after[n], mlp_ratio, rates[n]))
-            grid = _shrink(grid, stride)
-
         strides = [tuple(p * q**i for p, q in zip(patch_stride, q_stride, strict=True)) for i in range(count)]
-        channels = [after[sum(depths[: i + 1]) - 1] for i in range(count)]
+        channels = (*dims[1:], dims[-1]) if widen_in_mlp else dims
         self.specs = tuple(FeatureSpec(channels[i], strides[i]) for i in self.out_indices)
         self.divisor, self.min_size = strides[-1], strides[built - 1][-1]
+        attention = partial(PoolingAttention, kernel=pool_kernel, residual=residual_pooling, class_token=class_token)
+        self.blocks = nn.ModuleList()
+        dim, rates = dims[0], drop_path_rates(drop_path, depths)
+        for i, depth in enumerate(self.depths):
+            for j in range(depth):
+                stride = q_stride if i > 0 and j == 0 else (1,) * axes
+                kv_stride = [max(kv // q, 1) for kv, q in zip(kv_stride, stride, strict=True)]
+                table = grid if relative_positions else ()
+                attn = attention(dim, dims[i], num_heads[i], q_stride=stride, kv_stride=kv_stride, relative_grid=table)
+                dim = channels[i] if j == depth - 1 else dims[i]
+                self.blocks.append(MultiscaleBlock(attn, dim, mlp_ratio, rates[i][j]))
+                grid = _shrink(grid, stride)
         for i in self.out_indices:
             self.add_module(f"scale{i + 2}_norm", nn.LayerNorm(channels[i], eps=1e-6))
         if token:

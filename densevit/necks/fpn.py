@@ -4,6 +4,7 @@ Paper: https://arxiv.org/abs/1612.03144
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -65,7 +66,7 @@ class FPN(Neck):
         strides += [tuple(s << i for s in strides[-1]) for i in range(1, self.num_extra + 1)]
         self.specs = tuple(FeatureSpec(out_channels, stride) for stride in strides)
 
-    def forward(self, maps: Maps) -> Maps:
+    def forward(self, maps: Maps, space: Sequence[int] = ()) -> Maps:
         read = maps[self.start_level :]
         levels = [conv(x) for conv, x in zip(self.lateral_convs, read, strict=True)]
         for i in range(len(levels) - 1, 0, -1):

@@ -18,7 +18,7 @@ class SimplePyramid(Neck):
     """Resample one map to every stride, each level by itself.
 
     All levels read the coarsest map, unless there is one map per level and all have one stride, as after several blocks
-    of a vision transformer: then each reads its own. Parameters are named as in detectron2.
+    of a vision transformer: then each reads its own.
 
     Args:
         specs: Maps to read.
@@ -45,18 +45,12 @@ class SimplePyramid(Neck):
             layers += [NormedConv(channels, out_channels, 1), NormedConv(out_channels, out_channels, 3)]
             self.add_module(name, nn.Sequential(*layers))
 
-    def forward(self, maps: Maps, space: Sequence[int] | None = None) -> Maps:
-        """Return the levels.
-
-        Finer levels have a whole number of cells for each cell of the map that is read. Where those reach beyond the
-        image, its size ``space`` must be given to have them cut off.
-        """
+    def forward(self, maps: Maps, space: Sequence[int]) -> Maps:
+        """Return the levels, the fine ones cut to ``space``: a cell that is divided may reach beyond the image."""
         levels = []
         for name, i, spec in zip(self.levels, self.reads, self.specs, strict=True):
-            level = getattr(self, name)(maps[i])
-            if space is not None:
-                level = crop(level, [-(-n // stride) for n, stride in zip(space, spec.stride, strict=True)])
-            levels.append(level)
+            size = [-(-n // stride) for n, stride in zip(space, spec.stride, strict=True)]
+            levels.append(crop(getattr(self, name)(maps[i]), size))
         return tuple(levels)
 
 

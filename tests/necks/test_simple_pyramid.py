@@ -27,36 +27,29 @@ def inputs(strides: list[int], channels: int = 32, size: tuple[int, int] = SIZE)
 @pytest.mark.parametrize("size", [SIZE, (97, 130)])
 def test_any_stride_is_brought_to_all(stride: int, size: tuple[int, int]) -> None:
     neck = build([stride])
-    levels = neck(inputs([stride], size=size), space=size)
+    levels = neck(inputs([stride], size=size), size)
     assert [s.stride for s in neck.specs] == [(4, 4), (8, 8), (16, 16), (32, 32)]
     assert [tuple(x.shape) for x in levels] == [expected_shape(s, 2, size) for s in neck.specs]
-
-
-def test_the_size_of_the_image_is_needed_at_odd_sizes_only() -> None:
-    neck, maps = build([16]), inputs([16])
-    for without, given in zip(neck(maps), neck(maps, space=SIZE), strict=True):
-        assert torch.equal(without, given)
-    assert [x.shape[-1] for x in neck(inputs([16], size=(64, 97)))] == [28, 14, 7, 4]
 
 
 def test_the_coarsest_map_is_read() -> None:
     neck = build([4, 8, 16])
     fine, middle, coarse = inputs([4, 8, 16])
-    for a, b in zip(neck((fine, middle, coarse)), neck((fine + 1, middle + 1, coarse)), strict=True):
+    for a, b in zip(neck((fine, middle, coarse), SIZE), neck((fine + 1, middle + 1, coarse), SIZE), strict=True):
         assert torch.equal(a, b)
 
 
 def test_each_level_reads_its_own_of_maps_of_one_stride() -> None:
     neck, maps = build([16] * 4), inputs([16] * 4)
-    before = neck(maps)
+    before = neck(maps, SIZE)
     for i in range(4):
-        after = neck(tuple(m + (j == i) * torch.randn(m.shape) for j, m in enumerate(maps)))
+        after = neck(tuple(m + (j == i) * torch.randn(m.shape) for j, m in enumerate(maps)), SIZE)
         assert [not torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [j == i for j in range(4)]
 
 
 def test_every_parameter_gets_a_gradient() -> None:
     neck = build([16])
-    sum((level * torch.randn(level.shape)).sum() for level in neck(inputs([16]))).backward()
+    sum((level * torch.randn(level.shape)).sum() for level in neck(inputs([16]), SIZE)).backward()
     assert [n for n, p in neck.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
@@ -73,7 +66,7 @@ def test_parameters_are_named_as_in_detectron2() -> None:
 
 
 def test_levels_are_normed_over_channels() -> None:
-    for level in build([16])(inputs([16])):
+    for level in build([16])(inputs([16]), SIZE):
         torch.testing.assert_close(level.mean(dim=1), torch.zeros(level[:, 0].shape), atol=1e-5, rtol=0)
         torch.testing.assert_close(level.var(dim=1, correction=0), torch.ones(level[:, 0].shape), atol=1e-2, rtol=0)
 

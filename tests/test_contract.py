@@ -1,6 +1,7 @@
 """Every backbone keeps the contract of densevit.features.
 
-The smallest variant stands for its family; what need not be computed is tested with every variant.
+The smallest variant stands for its family. All others are tested with few blocks, but as wide as they are, among the
+slow tests; what need not be computed is tested with all of them as they are.
 """
 
 import copy
@@ -17,14 +18,19 @@ from densevit.registry import BACKBONES, accepted_keys
 SMALLEST = ["cmt_ti", "mit_b0", "mvitv2_t", "xcit_nano_12_p16"]
 # Registered functions are variants; classes want settings or, as the adapters, a name.
 VARIANTS = [name for name in BACKBONES.names() if not isinstance(BACKBONES.get(name), type)]
+OTHERS = [name for name in VARIANTS if name not in SMALLEST]
+STAGES = {"depths": (1, 1, 1, 1)}
+SHALLOW: dict[str, dict[str, Any]] = {"cmt": STAGES, "mit": STAGES, "mvitv1": STAGES, "mvitv2": STAGES}
+SHALLOW["xcit"] = {"depth": 6}
 
 
-def build(name: str, **options: Any) -> Backbone:
+def build(name: str, whole: bool = False, **options: Any) -> Backbone:
     torch.manual_seed(0)
-    return BACKBONES.build({"type": name, **options})
+    shallow = {} if whole or name in SMALLEST else SHALLOW[name.partition("_")[0]]
+    return BACKBONES.build({"type": name, **shallow, **options})
 
 
-@pytest.fixture(params=SMALLEST)
+@pytest.fixture(params=[*SMALLEST, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -224,7 +230,7 @@ def test_every_variant_takes_the_common_options(variant: str) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_describes_its_maps(variant: str) -> None:
     with torch.device("meta"):
-        backbone = build(variant).eval()
+        backbone = build(variant, whole=True).eval()
         x = torch.empty(1, 3, 97, 130)
         maps = backbone(x).maps
     assert [tuple(m.shape) for m in maps] == [expected_shape(s, 1, x.shape[2:]) for s in backbone.specs]
@@ -234,6 +240,6 @@ def test_every_variant_describes_its_maps(variant: str) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_learns_in_every_parameter(variant: str) -> None:
     for options in ({}, {"token": True}):
-        backbone = build(variant, drop_path=0.0, **options).train()
+        backbone = build(variant, whole=True, drop_path=0.0, **options).train()
         loss(backbone(images(backbone))).backward()
         assert [n for n, p in backbone.named_parameters() if p.grad is None or not p.grad.any()] == []

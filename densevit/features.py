@@ -151,14 +151,15 @@ def expected_shape(spec: FeatureSpec, batch: int, space: Sequence[int]) -> tuple
 @contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
     """Keep batch norms from counting a batch again while it is computed a second time."""
-    norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    settings = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, setting in zip(norms, settings, strict=True):
+            norm.momentum, norm.num_batches_tracked = setting
 
 
 def select_maps(count: int, out_indices: Sequence[int] | None, token: bool) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,6 +13,16 @@ def attend(q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor:
     """Multi-head scaled dot-product attention: ``(N, L, C)`` and twice ``(N, S, C)`` to ``(N, L, C)``."""
     q, k, v = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def attend_biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """Scaled dot-product attention of ``(N, heads, L, D)`` and twice ``(N, heads, S, D)`` with a bias on the logits.
+
+    Where the bias learns, PyTorch has no fused kernel on the CPU and makes more passes than the definition needs.
+    """
+    if q.device.type == "cpu" and bias.requires_grad and torch.is_grad_enabled():
+        return ((q * q.shape[-1] ** -0.5) @ k.mT).add_(bias).softmax(dim=-1) @ v
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
 
 
 class ReducedAttention(nn.Module):

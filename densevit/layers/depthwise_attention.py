@@ -6,8 +6,8 @@ Paper: https://arxiv.org/abs/2107.06263
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from densevit.layers.attention import attend_biased
 from densevit.layers.pad import pad_to_multiple
 from densevit.layers.shape import to_map, to_tokens
 
@@ -37,5 +37,5 @@ class DepthwiseReducedAttention(nn.Module):
         q, k, v = (
             y.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for y in (self.q(x), self.k(context), self.v(context))
         )
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None].to(q.dtype))
+        x = attend_biased(q, k, v, bias[None])
         return self.proj(x.transpose(1, 2).flatten(2))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from densevit.layers.attention import attend_biased
 from densevit.layers.rel_pos import AXES, relative_bias, table_length
 from densevit.layers.shape import to_map, to_tokens
 
@@ -74,8 +75,10 @@ class PoolingAttention(nn.Module):
         else:
             (q,), q_grid = self._pool("q", x, grid)
             (k, v), k_grid = self._pool("kv", x, grid)
-        mask = self._bias(q, q_grid, k_grid) if self.axes else None
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        if self.axes:
+            x = attend_biased(q, k, v, self._bias(q, q_grid, k_grid))
+        else:
+            x = F.scaled_dot_product_attention(q, k, v)
         if self.residual:
             x = x + q if not self.prefix else torch.cat([x[:, :, :1], x[:, :, 1:] + q[:, :, 1:]], dim=2)
         return self.proj(x.transpose(1, 2).flatten(2)), q_grid

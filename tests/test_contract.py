@@ -20,8 +20,9 @@ SMALLEST = ["cmt_ti", "mit_b0", "mvitv2_t", "xcit_nano_12_p16"]
 VARIANTS = [name for name in BACKBONES.names() if not isinstance(BACKBONES.get(name), type)]
 OTHERS = [name for name in VARIANTS if name not in SMALLEST]
 STAGES = {"depths": (1, 1, 1, 1)}
-SHALLOW: dict[str, dict[str, Any]] = {"cmt": STAGES, "mit": STAGES, "mvitv1": STAGES, "mvitv2": STAGES}
-SHALLOW["xcit"] = {"depth": 6}
+SHALLOW: dict[str, dict[str, Any]] = {"cmt": STAGES, "mit": STAGES, "mvitv2": STAGES, "xcit": {"depth": 6}}
+# Queries of cells that are pooled in the very last block would reach no class token.
+SHALLOW["mvitv1"] = {"depths": (1, 1, 1, 2)}
 
 
 def build(name: str, whole: bool = False, **options: Any) -> Backbone:
@@ -160,6 +161,7 @@ def test_runs_under_bf16_autocast(backbone: Backbone) -> None:
 
 
 def test_compiles_without_a_break(either: Backbone) -> None:
+    torch.compiler.reset()  # it counts how often a function is compiled, whatever the model
     x = images(either)
     with torch.no_grad():
         assert_equal(torch.compile(either, backend="aot_eager", fullgraph=True)(x), either(x))

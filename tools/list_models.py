@@ -27,10 +27,9 @@ def main() -> None:
     names = list_models(args.pattern)
     if not names:
         raise ConfigError(f"no backbone is called {args.pattern!r}; all of them: python tools/list_models.py")
-    errors = Console(stderr=True)
-    cards = [
-        describe_model(n) for n in track(names, "counting", errors, transient=True, disable=not errors.is_terminal)
-    ]
+    console = Console(stderr=True)
+    shown = track(names, "counting", console=console, transient=True, disable=not console.is_terminal)
+    cards = [describe_model(name) for name in shown]
     rows = [
         (c.name, str(c.img_size), f"{c.params / 1e6:.2f}", f"{c.macs / 1e9:.2f}", ", ".join(c.tasks), c.weights_licence)
         for c in cards

@@ -28,7 +28,7 @@ def rich_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]
     (names, *lines), right = _layout(columns, rows)
     drawn = Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD)
     for i, (name, flush) in enumerate(zip(names, right, strict=True)):
-        drawn.add_column(Text(name), justify="right" if flush else "left", no_wrap=i == 0)
+        drawn.add_column(Text(name), justify="right" if flush else "left", no_wrap=i == 0, overflow="fold")
     for line in lines:
         drawn.add_row(*map(Text, line))
     return drawn

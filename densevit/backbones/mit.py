@@ -73,7 +73,7 @@ class MiT(Backbone):
     """
 
     divisor = (32, 32)
-    weights_licence = "NVIDIA Source Code License (non-commercial)"
+    weights_licence = "NVIDIA, non-commercial"
 
     def __init__(
         self,

@@ -166,8 +166,6 @@ class CMT(Backbone):
             bias, embed, blocks = self._stage(i)
             x = embed(x)
             resized = self._resize(bias, i, self.space, space)
-            if not torch.is_grad_enabled():
-                resized = resized.detach()  # else attention on the CPU takes the slow path for masks that learn
             for block in blocks:
                 x = self.run(block, x, resized)
             if i in self.out_indices:

@@ -18,10 +18,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor:
 def attend_biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """Scaled dot-product attention of ``(N, heads, L, D)`` and twice ``(N, heads, S, D)`` with a bias on the logits.
 
-    Where the bias learns, PyTorch has no fused kernel on the CPU and makes more passes than the definition needs.
+    Where the bias is to learn, PyTorch has no fused kernel on the CPU: it makes more passes than the definition needs,
+    and does so even while no gradient is asked for.
     """
-    if q.device.type == "cpu" and bias.requires_grad and torch.is_grad_enabled():
-        return ((q * q.shape[-1] ** -0.5) @ k.mT).add_(bias).softmax(dim=-1) @ v
+    if q.device.type == "cpu" and bias.requires_grad:
+        if torch.is_grad_enabled():
+            return ((q * q.shape[-1] ** -0.5) @ k.mT).add_(bias).softmax(dim=-1) @ v
+        bias = bias.detach()
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
 
 

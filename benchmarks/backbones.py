@@ -16,7 +16,7 @@ from pathlib import Path
 import timm
 import torch
 from plain_cmt import PlainCMT
-from timing import Step, alternate, machine, markdown
+from timing import Step, alternate, report
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import SegformerConfig, SegformerForImageClassification
@@ -74,21 +74,8 @@ def main() -> None:
     """Measure and print."""
     args = parse_args()
     torch.set_num_threads(args.threads)
-    rows = [("", "ours ms", "peer ms", "speed-up", "difference of logits")]
-    for case in cases(args):
-        try:
-            rows.append(measure(case, args))
-        except Exception as error:
-            if not case.compiled:
-                raise
-            print(f"{case}: skipped, cannot compile here ({str(error).strip().splitlines()[0]})", flush=True)
-            continue
-        print("  ".join(rows[-1]), flush=True)
-    report = f"{machine(args.device)}\n\n{markdown(rows)}\n"
-    print(f"\n{report}", end="")
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(report)
+    header = ("", "ours ms", "peer ms", "speed-up", "difference of logits")
+    report(header, cases(args), lambda case: measure(case, args), args.device, args.out)
 
 
 def parse_args() -> argparse.Namespace:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from timing import Step, alternate, machine, markdown
+from timing import Step, alternate, report
 from torch import Tensor, nn
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
@@ -54,21 +54,7 @@ def main() -> None:
         )
         return
     header = ("", "ours ms", "transformers ms", "speed-up", "difference of logits", "ours MB", "transformers MB")
-    rows = [header]
-    for case in cases(args):
-        try:
-            rows.append(measure(case, args))
-        except Exception as error:
-            if not case.compiled:
-                raise
-            print(f"{case}: skipped, cannot compile here ({str(error).strip().splitlines()[0]})", flush=True)
-            continue
-        print("  ".join(rows[-1]), flush=True)
-    table = markdown(rows)
-    print(f"\n{machine(args.device)}\n\n{table}")
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(f"{machine(args.device)}\n\n{table}\n")
+    report(header, cases(args), lambda case: measure(case, args), args.device, args.out)
 
 
 def parse_args() -> argparse.Namespace:

@@ -2,7 +2,9 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,3 +41,27 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     """Return a table, its first row the header."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "|---" + "|---:" * (len(rows[0]) - 1) + "|", *lines[1:]])
+
+
+def report(
+    header: Sequence[str], cases: Iterable[Any], measure: Callable[[Any], Sequence[str]], device: str, out: Path | None
+) -> None:
+    """Print the row of each case as it is measured, then the table, and write that to ``out``.
+
+    Cases that are ``compiled`` may fail: not every machine can compile.
+    """
+    rows = [header]
+    for case in cases:
+        try:
+            rows.append(measure(case))
+        except Exception as error:
+            if not case.compiled:
+                raise
+            print(f"{case}: skipped, cannot compile here ({str(error).strip().splitlines()[0]})", flush=True)
+            continue
+        print("  ".join(rows[-1]), flush=True)
+    text = f"{machine(device)}\n\n{markdown(rows)}\n"
+    print(f"\n{text}", end="")
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text)

@@ -12,24 +12,10 @@ model = dict(
     head=dict(type="ClassificationHead", num_classes=1000, label_smoothing=0.1),
     data_preprocessor=dict(mixup=0.8, cutmix=1.0, num_classes=1000),
 )
-augment = dict(
-    type="RandomApply",
-    p=0.5,
-    transforms=[
-        dict(
-            type="RandAugment",
-            num_ops=1,
-            magnitude=9,
-            num_magnitude_bins=11,
-            interpolation="bilinear",
-            fill=(124, 116, 104),
-        )
-    ],
-)
 train_pipeline = [
     dict(type="RandomResizedCrop", size=224, interpolation="bicubic"),
     dict(type="RandomHorizontalFlip"),
-    *[augment] * 6,
+    *[{{_base_.augment}}] * 6,
     dict(type="NoiseErasing", p=0.25),
 ]
 train_dataloader = dict(batch_size=256, repeats=1, dataset=dict(transforms=train_pipeline))

@@ -118,14 +118,16 @@ HOOKS = Registry("hook", ["densevit.engine.hooks", "densevit.engine.ema"], paren
 LOOPS = Registry("loop", ["densevit.engine.loops"], parent=root.LOOPS)
 
 # Guards: what mmengine registers, without its dotted-path fall-back.
-OPTIMIZERS = Registry("optimizer", ["mmengine.optim"], parent=root.OPTIMIZERS)
+OPTIMIZERS = Registry("optimizer", ["densevit.engine.adafactor", "mmengine.optim"], parent=root.OPTIMIZERS)
 OPTIM_WRAPPERS = Registry("optimizer wrapper", ["mmengine.optim"], parent=root.OPTIM_WRAPPERS)
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor",
     ["densevit.engine.layer_decay", "mmengine.optim"],
     parent=root.OPTIM_WRAPPER_CONSTRUCTORS,
 )
-PARAM_SCHEDULERS = Registry("parameter scheduler", ["mmengine.optim"], parent=root.PARAM_SCHEDULERS)
+PARAM_SCHEDULERS = Registry(
+    "parameter scheduler", ["densevit.engine.schedules", "mmengine.optim"], parent=root.PARAM_SCHEDULERS
+)
 VISUALIZERS = Registry("visualizer", ["mmengine.visualization"], parent=root.VISUALIZERS)
 VISBACKENDS = Registry("visualizer backend", ["mmengine.visualization"], parent=root.VISBACKENDS)
 LOG_PROCESSORS = Registry("log processor", ["mmengine.runner"], parent=root.LOG_PROCESSORS)

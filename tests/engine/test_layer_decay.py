@@ -76,6 +76,21 @@ def test_equal_settings_share_a_group_and_the_full_rate_comes_first() -> None:
     assert rates[0] == 0.1
 
 
+@pytest.mark.parametrize("layer_decay", [1.0, 0.9])
+def test_matrices_of_the_head_are_decayed_by_a_factor_of_their_own(layer_decay: float) -> None:
+    model = Model(Chain())
+    plain, found = settings(model, layer_decay=layer_decay), settings(model, layer_decay=layer_decay, head_decay=100)
+    assert found.pop("head.weight") == (0.1, 50.0)
+    assert found["head.bias"] == (0.1, 0.0)
+    assert found == {name: plain[name] for name in found}
+    assert settings(model, head_decay=0)["head.weight"] == (0.1, 0.0)
+
+
+def test_the_decay_of_the_head_needs_one_to_multiply() -> None:
+    with pytest.raises(ConfigError, match="needs weight_decay"):
+        LayerDecayConstructor({"optimizer": {"type": "AdamW", "lr": 0.1}}, {"head_decay": 100})
+
+
 class Groupless(Chain):
     def layer_groups(self) -> list[tuple[str, ...]]:
         return super().layer_groups()[1:]
@@ -102,6 +117,8 @@ def test_a_real_backbone_learns_slower_in_front(config: Config) -> None:
         ({"constructor": "LayerDecayConstructer"}, "Did you mean 'LayerDecayConstructor'"),
         ({"constructor": "LayerDecayConstructor", "paramwise_cfg": {"layer_deacy": 0.9}}, "Did you mean 'layer_decay'"),
         ({"constructor": "LayerDecayConstructor", "paramwise_cfg": {"layer_decay": 1.5}}, r"in \(0, 1\]"),
+        ({"constructor": "LayerDecayConstructor", "paramwise_cfg": {"head_deacy": 100}}, "Did you mean 'head_decay'"),
+        ({"constructor": "LayerDecayConstructor", "paramwise_cfg": {"head_decay": -1}}, "head_decay must not be neg"),
         ({"paramwise_cfg": {"norm_decay_mul": 0.0}}, "Did you mean 'norm_decay_mult'"),
     ],
 )

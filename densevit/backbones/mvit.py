@@ -31,6 +31,7 @@ from densevit.layers import (
     DropPath,
     PoolingAttention,
     drop_path_rates,
+    fit_positions,
     freeze,
     init_linear,
     resize_positions,
@@ -209,10 +210,7 @@ class MViT(Backbone):
         if ".rel_pos_" in key:
             return resize_table(value, len(self.get_parameter(key)))
         if key == "pos_embed" and len(self.grid) == 2:
-            prefix = int(self.cls_token is not None)
-            side = math.isqrt(value.shape[1] - prefix)
-            if side**2 == value.shape[1] - prefix:
-                return resize_positions(value, (side, side), self.grid, prefix)
+            return fit_positions(value, self.grid, prefix=int(self.cls_token is not None))
         return value
 
     @staticmethod

@@ -5,7 +5,6 @@ Paper: https://arxiv.org/abs/2106.09681
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -31,6 +30,7 @@ from densevit.layers import (
     FourierPosition,
     crop,
     freeze,
+    halving_convs,
     init_linear,
     to_map,
     to_tokens,
@@ -47,13 +47,7 @@ class ConvPatchEmbed(nn.Module):
 
     def __init__(self, in_channels: int, dim: int, patch_size: int) -> None:
         super().__init__()
-        halvings = patch_size.bit_length() - 1
-        channels = [in_channels, *(dim >> i for i in reversed(range(halvings)))]
-        layers: list[nn.Module] = []
-        for before, after in pairwise(channels):
-            conv = nn.Conv2d(before, after, 3, 2, padding=1, bias=False)
-            layers += [nn.Sequential(conv, nn.BatchNorm2d(after)), nn.GELU()]
-        self.proj = nn.Sequential(*layers[:-1])
+        self.proj = nn.Sequential(*halving_convs(in_channels, dim, patch_size)[:-1])
 
     def forward(self, x: Tensor) -> Tensor:
         # Faster than from contiguous images, and the tokens of the result need no copy.

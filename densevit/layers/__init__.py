@@ -1,6 +1,6 @@
 """Building blocks shared by backbones, necks and heads. None of them knows a task."""
 
-from densevit.layers.attention import ReducedAttention, attend
+from densevit.layers.attention import AttentionTap, ReducedAttention, SelfAttention, attend
 from densevit.layers.channel_norm import ChannelNorm
 from densevit.layers.channels_last import ChannelsLastGELU, PointwiseConv2d
 from densevit.layers.class_attention import ClassAttentionBlock
@@ -9,20 +9,23 @@ from densevit.layers.depthwise_attention import DepthwiseReducedAttention
 from densevit.layers.drop_path import DropPath, drop_path_rates
 from densevit.layers.fourier_position import FourierPosition
 from densevit.layers.freeze import freeze
-from densevit.layers.init import init_linear, init_weights
+from densevit.layers.init import init_lecun, init_linear, init_weights, init_xavier
 from densevit.layers.inverted_residual import InvertedResidualFFN
-from densevit.layers.mlp import MLP, MixFFN
+from densevit.layers.mlp import GELUS, MLP, MixFFN
 from densevit.layers.pad import pad_to_multiple
-from densevit.layers.patch_embed import OverlapPatchEmbed
+from densevit.layers.patch_embed import OverlapPatchEmbed, PatchEmbed, halving_convs
 from densevit.layers.pooling_attention import CONVS, PoolingAttention
-from densevit.layers.pos_embed import resize_positions
+from densevit.layers.pos_embed import fit_positions, resize_positions
 from densevit.layers.position_bias import resize_bias
 from densevit.layers.rel_pos import relative_bias, resize_table
 from densevit.layers.shape import crop, pad_stack, pointwise, resize, to_map, to_tokens
+from densevit.layers.transformer_block import TransformerBlock
 
 __all__ = [
     "CONVS",
+    "GELUS",
     "MLP",
+    "AttentionTap",
     "ChannelNorm",
     "ChannelsLastGELU",
     "ClassAttentionBlock",
@@ -33,15 +36,22 @@ __all__ = [
     "InvertedResidualFFN",
     "MixFFN",
     "OverlapPatchEmbed",
+    "PatchEmbed",
     "PointwiseConv2d",
     "PoolingAttention",
     "ReducedAttention",
+    "SelfAttention",
+    "TransformerBlock",
     "attend",
     "crop",
     "drop_path_rates",
+    "fit_positions",
     "freeze",
+    "halving_convs",
+    "init_lecun",
     "init_linear",
     "init_weights",
+    "init_xavier",
     "pad_stack",
     "pad_to_multiple",
     "pointwise",

@@ -9,10 +9,13 @@ from torch.nn import functional as F
 from densevit.layers.shape import to_map, to_tokens
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor:
-    """Multi-head scaled dot-product attention: ``(N, L, C)`` and twice ``(N, S, C)`` to ``(N, L, C)``."""
+def attend(q: Tensor, k: Tensor, v: Tensor, num_heads: int, dropout: float = 0.0) -> Tensor:
+    """Multi-head scaled dot-product attention: ``(N, L, C)`` and twice ``(N, S, C)`` to ``(N, L, C)``.
+
+    Each weight of the attention is dropped with probability ``dropout``.
+    """
     q, k, v = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout).transpose(1, 2).flatten(2)
 
 
 def attend_biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
@@ -26,6 +29,25 @@ def attend_biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
             return ((q * q.shape[-1] ** -0.5) @ k.mT).add_(bias).softmax(dim=-1) @ v
         bias = bias.detach()
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+
+
+class AttentionTap(nn.Identity):
+    """Passes on the weights ``(N, heads, L, S)`` of attention that no fused kernel computes, for others to hook."""
+
+
+class SelfAttention(nn.Module):
+    """Attention of all tokens ``(N, L, C)`` to all; in training its weights are dropped with rate ``dropout``."""
+
+    def __init__(self, dim: int, num_heads: int, qkv_bias: bool = True, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        return self.proj(attend(q, k, v, self.num_heads, self.dropout if self.training else 0.0))
 
 
 class ReducedAttention(nn.Module):

@@ -9,8 +9,8 @@ from densevit.layers.shape import pointwise, to_map, to_tokens
 class PointwiseConv2d(nn.Conv2d):
     """Convolution with kernel size 1 as a product of matrices, which takes three quarters of the time on the CPU."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 1)
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return pointwise(x, self.weight.flatten(1), self.bias)

@@ -7,17 +7,20 @@ from torch.nn import functional as F
 
 from densevit.layers.shape import to_map, to_tokens
 
+GELUS = {"exact": "none", "tanh": "tanh"}  # formulas of GELU, and what PyTorch calls them
+
 
 class MLP(nn.Module):
-    """Two linear layers with GELU between them, on the last axis."""
+    """Two linear layers with GELU between them, on the last axis; ``approximate`` is that of PyTorch's GELU."""
 
-    def __init__(self, dim: int, hidden: int) -> None:
+    def __init__(self, dim: int, hidden: int, approximate: str = "none") -> None:
         super().__init__()
+        self.approximate = approximate
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(F.gelu(self.fc1(x), approximate=self.approximate))
 
 
 class DWConv(nn.Module):

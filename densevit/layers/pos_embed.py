@@ -1,5 +1,6 @@
 """Absolute positions."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,10 +12,22 @@ from densevit.layers.shape import to_map, to_tokens
 _INTERPOLATION = {1: "linear", 2: "bicubic", 3: "trilinear"}
 
 
-def resize_positions(positions: Tensor, old: Sequence[int], new: Sequence[int], prefix: int = 0) -> Tensor:
-    """Interpolate ``(1, prefix + L, C)`` from one grid to another; the first ``prefix`` belong to no cell."""
+def resize_positions(
+    positions: Tensor, old: Sequence[int], new: Sequence[int], prefix: int = 0, mode: str | None = None
+) -> Tensor:
+    """Interpolate ``(1, prefix + L, C)`` from one grid to another; the first ``prefix`` belong to no cell.
+
+    By default bicubically in two dimensions.
+    """
     if tuple(old) == tuple(new):
         return positions
     grid = to_map(positions[:, prefix:], old)
-    grid = F.interpolate(grid, tuple(new), mode=_INTERPOLATION[len(new)], align_corners=False)
+    grid = F.interpolate(grid, tuple(new), mode=mode or _INTERPOLATION[len(new)], align_corners=False)
     return torch.cat([positions[:, :prefix], to_tokens(grid)], dim=1)
+
+
+def fit_positions(positions: Tensor, grid: Sequence[int], prefix: int = 0, mode: str | None = None) -> Tensor:
+    """Interpolate the positions of a square grid, as files hold them, to ``grid``; return others as they are."""
+    cells = positions.shape[1] - prefix
+    side = math.isqrt(max(cells, 0))
+    return resize_positions(positions, (side, side), grid, prefix, mode) if side**2 == cells else positions

@@ -10,22 +10,30 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 from torchvision.transforms import v2
 
 from densevit.data.prediction import Prediction
 from densevit.data.quarantine import Quarantine
-from densevit.errors import DataError
+from densevit.errors import ConfigError, DataError
 from densevit.seeding import mix_seed
 from densevit.structures import Meta, Sample
 
 
 class SampleKey(NamedTuple):
-    """What a sampler asks for: which sample, in which epoch, and which of several augmentations of it."""
+    """What a sampler asks for: which sample, in which epoch, which of several augmentations of it, and in what size.
+
+    The size is the height and width in pixels of the images of a batch; 0 leaves it to the transforms.
+    """
 
     index: int  # type: ignore[assignment]  # shadows tuple.index, which no one needs
     epoch: int = 0
     repeat: int = 0
+    size: int = 0
+
+
+class ImageSize(int):
+    """Height and width that transforms are to give an image; they find it among the fields."""
 
 
 class DenseDataset(Dataset[Sample | None], ABC):
@@ -85,7 +93,7 @@ class DenseDataset(Dataset[Sample | None], ABC):
             raise IndexError(key.index)
         with private_rng(mix_seed(self.seed, key.epoch, key.index, key.repeat)):
             found = self._read_or_replace(key.index)
-            return None if found is None else self._transform(*found)
+            return None if found is None else self._transform(*found, key.size)
 
     def _read_or_replace(self, start: int) -> tuple[Tensor, Any, str] | None:
         if self.quarantine is None:
@@ -104,12 +112,18 @@ class DenseDataset(Dataset[Sample | None], ABC):
             self.quarantine.record(path, reason, replaced_by=found[2] if found else None)
         return found
 
-    def _transform(self, image: Tensor, target: Any, path: str) -> Sample:
+    def _transform(self, image: Tensor, target: Any, path: str, size: int) -> Sample:
         names = [f.name for f in dataclasses.fields(target)] if target is not None else []
         original_size = tuple(image.shape[1:])
-        image, fields = self.transforms(image, {name: getattr(target, name) for name in names})
+        fields = {name: getattr(target, name) for name in names}
+        image, fields = self.transforms(image, {**fields, "size": ImageSize(size)} if size else fields)
+        if size and tuple(image.shape[1:]) != (size, size):
+            raise ConfigError(
+                f"multi_scale asks for {size} x {size} pixels, but the transforms gave {tuple(image.shape[1:])}: "
+                "use MultiScaleCrop in place of what resizes now"
+            )
         if target is not None:
-            target = dataclasses.replace(target, **{name: _compact(value) for name, value in fields.items()})
+            target = dataclasses.replace(target, **{name: _compact(fields[name]) for name in names})
         return Sample(_compact(image), target, Meta(path, original_size, tuple(image.shape[1:])))
 
 
@@ -120,17 +134,28 @@ def collate(batch: Sequence[Sample | None]) -> list[Sample]:
 
 @contextmanager
 def private_rng(seed: int) -> Iterator[None]:
-    """Seed torch (CPU), NumPy and Python inside the block; outside of it their states do not change."""
+    """Seed torch (CPU), NumPy and Python inside the block; outside of it their states do not change.
+
+    In a worker of a DataLoader they do, where nothing else draws: restoring them takes longer than a crop.
+    """
+    if get_worker_info() is not None:
+        _seed(seed)
+        yield
+        return
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed accelerators too
-    np.random.seed(seed % 2**32)
-    random.seed(seed)
+    _seed(seed)
     try:
         yield
     finally:
         torch.set_rng_state(states[0])
         np.random.set_state(states[1])
         random.setstate(states[2])
+
+
+def _seed(seed: int) -> None:
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed accelerators too
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
 
 
 def _compact(value: Any) -> Any:

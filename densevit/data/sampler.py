@@ -1,6 +1,7 @@
 """The order of samples: a pure function of seed and position, so that any position can be resumed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
 
 import torch
 from torch.utils.data import Sampler
@@ -51,7 +52,11 @@ class TrainSampler(Sampler[SampleKey]):
         self.step = 0
 
     def __iter__(self) -> Iterator[SampleKey]:
-        position = self.step * self.total_batch + self.rank
+        return self.start(self.step * self.total_batch)
+
+    def start(self, position: int) -> Iterator[SampleKey]:
+        """Yield this rank's keys from a position in the order of all ranks on."""
+        position += self.rank
         epoch, order = -1, torch.empty(0)
         while True:
             if epoch != position // self.epoch_length:
@@ -70,6 +75,60 @@ class TrainSampler(Sampler[SampleKey]):
             return torch.arange(self.size)
         generator = torch.Generator().manual_seed(mix_seed(self.seed, epoch))
         return torch.randperm(self.size, generator=generator)
+
+
+class MultiScaleBatchSampler(Sampler[list[SampleKey]]):
+    """Batches whose images have one size each, in pixels, drawn per batch: the smaller, the more of them.
+
+    Training on several sizes is part of MobileViT's recipe (https://arxiv.org/abs/2110.02178). A batch
+    has as many images as keep it within the pixels of ``batch_size`` images of size ``base_size``, at least one. All
+    ranks have the same size at a step. The keys say the size; `densevit.data.transforms.MultiScaleCrop` heeds it.
+
+    An epoch begins with a new batch and shows every sample once; the last batch is filled up from the start of the
+    same permutation. All epochs have the same number of batches of each size, as near to equal as can be, in an order
+    of their own: so the place of any step in the data is known, and can be resumed.
+
+    Args:
+        sampler: Order of the samples, and the step at which to begin; it cannot be iterated on its own afterwards.
+        batch_size: Images of ``base_size`` in a batch of one rank.
+        sizes: Heights and widths to draw from.
+        base_size: Height and width that ``batch_size`` is for.
+
+    Raises:
+        ConfigError: A size is not positive, or there is none.
+    """
+
+    def __init__(self, sampler: TrainSampler, batch_size: int, sizes: Sequence[int], base_size: int) -> None:
+        self.sampler, self.batch_size = sampler, batch_size
+        if not sizes or min(*sizes, base_size) < 1:
+            raise ConfigError(f"train_dataloader.multi_scale wants positive sizes, not {sizes} and {base_size}")
+        self.counts = {size: max(1, batch_size * base_size**2 // size**2) for size in sizes}
+        self.of_epoch: list[int] = []
+        sampler.epoch_length = 0
+        for size in cycle(sizes):
+            self.of_epoch.append(size)
+            sampler.epoch_length += self.counts[size] * sampler.world_size
+            if sampler.epoch_length >= sampler.size:
+                break
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        epoch, done = divmod(self.sampler.step, len(self))
+        passed = sum(self.counts[size] for size in self._sizes(epoch)[:done]) * self.sampler.world_size
+        keys = self.sampler.start(epoch * self.sampler.epoch_length + passed)
+        while True:
+            for size in self._sizes(epoch)[done:]:
+                yield [key._replace(size=size) for key in islice(keys, self.counts[size])]
+            epoch, done = epoch + 1, 0
+
+    def __len__(self) -> int:
+        """Batches of one epoch; iteration goes on beyond."""
+        return len(self.of_epoch)
+
+    def _sizes(self, epoch: int) -> list[int]:
+        """Return the sizes of an epoch's batches in their order."""
+        seed = mix_seed(self.sampler.seed, epoch, len(self))  # not that of the permutation of samples
+        generator = torch.Generator().manual_seed(seed)
+        return [self.of_epoch[i] for i in torch.randperm(len(self), generator=generator)]
 
 
 class EvalSampler(Sampler[SampleKey]):

@@ -16,6 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from densevit.data.dataset import ImageSize
 from densevit.data.erasing import NoiseErasing
 from densevit.data.photometric import PhotometricDistortion
 from densevit.errors import ConfigError
@@ -156,6 +157,22 @@ class RandomCategoryCrop(v2.Transform):
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         return self._call_kernel(F.crop, inpt, **params)
+
+
+@TRANSFORMS.register_module()
+class MultiScaleCrop(v2.RandomResizedCrop):
+    """RandomResizedCrop to the size that the batch has, see `MultiScaleBatchSampler`; to ``size`` where it has none."""
+
+    _transformed_types = (*v2.RandomResizedCrop._transformed_types, ImageSize)
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        size = next(([x, x] for x in flat_inputs if isinstance(x, ImageSize)), self.size)
+        return {**super().make_params(flat_inputs), "size": size}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return self._call_kernel(
+            F.resized_crop, inpt, **params, interpolation=self.interpolation, antialias=self.antialias
+        )
 
 
 def fitted_size(space: Sequence[int], scale: Sequence[float], ratio: float = 1.0) -> list[int]:

@@ -22,7 +22,8 @@ LOADER_KEYS = {
     "shuffle",
     "timeout",
 }
-TRAIN_LOADER_KEYS = LOADER_KEYS | {"repeats"}
+TRAIN_LOADER_KEYS = LOADER_KEYS | {"multi_scale", "repeats"}
+MULTI_SCALE_KEYS = {"base_size", "sizes"}
 PARAMWISE_KEYS = {
     "bias_decay_mult",
     "bias_lr_mult",
@@ -169,6 +170,8 @@ def _check_loader(name: str, loader: Mapping[str, Any]) -> None:
             raise ConfigError(f"{name} takes no {key!r}.{suggestion(key, known)}")
     if "dataset" not in loader or "batch_size" not in loader:
         raise ConfigError(f'{name} needs "dataset" and "batch_size"')
+    if "multi_scale" in loader and loader["multi_scale"].keys() != MULTI_SCALE_KEYS:
+        raise ConfigError(f"{name}.multi_scale wants sizes and base_size, not {', '.join(loader['multi_scale'])}")
     registry.DATASETS.check(loader["dataset"])
     _check_transforms(loader["dataset"].get("transforms", ()))
 

@@ -11,12 +11,12 @@ from typing import Any
 import cv2
 import torch
 from mmengine.dist import get_dist_info
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from densevit.data.batch import collate_batch
-from densevit.data.dataset import DenseDataset, SampleKey
+from densevit.data.dataset import DenseDataset
 from densevit.data.quarantine import Quarantine
-from densevit.data.sampler import EvalSampler, TrainSampler
+from densevit.data.sampler import EvalSampler, MultiScaleBatchSampler, TrainSampler
 from densevit.registry import DATASETS
 
 QUARANTINE = "bad_samples.jsonl"
@@ -29,7 +29,7 @@ def build_loader(
 
     Args:
         cfg: ``dataset`` and ``batch_size`` (per process), arguments of `torch.utils.data.DataLoader`, and in
-            training ``repeats``, see `TrainSampler`.
+            training ``repeats``, see `TrainSampler`, and ``multi_scale``, see `MultiScaleBatchSampler`.
         seed: Seed of the run.
         work_dir: Where unreadable samples are recorded.
         training: Endless and shuffled, bad samples replaced; else each sample once, bad ones left out.
@@ -41,15 +41,16 @@ def build_loader(
     dataset.quarantine = Quarantine(work_dir / QUARANTINE, total=len(dataset), replace=training)
     rank, world_size = get_dist_info()
     batch_size, shuffle, repeats = options.pop("batch_size"), options.pop("shuffle"), options.pop("repeats", 1)
-    sampler: Sampler[SampleKey]
+    multi_scale = options.pop("multi_scale", None)
+    batching: dict[str, Any] = {"batch_size": batch_size, "sampler": EvalSampler(len(dataset), rank, world_size)}
     if training:
-        sampler = TrainSampler(len(dataset), batch_size, seed, shuffle, whole_batches, rank, world_size, repeats)
-    else:
-        sampler = EvalSampler(len(dataset), rank, world_size)
+        order = TrainSampler(len(dataset), batch_size, seed, shuffle, whole_batches, rank, world_size, repeats)
+        batching["sampler"] = order
+        if multi_scale:
+            batching = {"batch_sampler": MultiScaleBatchSampler(order, batch_size, **multi_scale)}
     return DataLoader(
         dataset,
-        batch_size,
-        sampler=sampler,
+        **batching,
         collate_fn=collate_batch,
         worker_init_fn=one_thread,
         persistent_workers=options["num_workers"] > 0,

@@ -19,7 +19,7 @@ from densevit.structures import Sample
 
 
 def _batches(loop: BaseLoop, step: int) -> Iterator[list[Sample]]:
-    loop.dataloader.sampler.step = step
+    loop.dataloader.batch_sampler.sampler.step = step
     return iter(loop.dataloader)
 
 

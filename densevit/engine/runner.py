@@ -263,7 +263,7 @@ class Runner(MMEngineRunner):
 
     def _log_batch_size(self) -> None:
         """Say what the learning rate is really used with: recipes are for a total batch size."""
-        each = self.train_loop.dataloader.batch_size
+        each = self.train_loop.dataloader.batch_sampler.batch_size
         accumulated = (self.cfg.get("optim_wrapper") or {}).get("accumulative_counts", 1)
         total = each * self.world_size * accumulated
         text = f"batch size: {each} x {self.world_size} processes x {accumulated} accumulated = {total}"

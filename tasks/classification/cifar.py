@@ -54,6 +54,10 @@ class CIFARDataset(DenseDataset):
         rows = len(self.images) // len(self.files)
         return f"{self.files[index // rows]}#{index % rows}"
 
+    def label(self, index: int) -> int:
+        """Return the class of an image."""
+        return int(self.labels[index])
+
     def read(self, index: int) -> tuple[Tensor, ClassTarget, str]:
         image = Image(torch.from_numpy(self.images[index].copy()))
         return image, ClassTarget(torch.tensor(self.labels[index])), self.path(index)

@@ -32,6 +32,7 @@ class ImageFolderDataset(DenseDataset):
         classes: Names of the folders in the order of their indices. By default those of ``class_split``, sorted: all
             splits must have the same.
         class_split: Split whose folders name the classes where ``classes`` does not.
+        cache: Keep decoded images in memory. Each worker has its own: use it for small images and few workers.
         download_help: Added to the error if a folder is missing.
 
     Raises:
@@ -48,6 +49,7 @@ class ImageFolderDataset(DenseDataset):
         split: str = "train",
         classes: Sequence[str] | None = None,
         class_split: str = "train",
+        cache: bool = False,
         download_help: str = "",
     ) -> None:
         self.folder = Path(data_root, split)
@@ -59,6 +61,7 @@ class ImageFolderDataset(DenseDataset):
         self.palette = distinct_colours(len(self.classes))
         self.transforms = build_transforms(transforms)
         self.files = ClassFolders(self.folder, self.classes, IMAGE_SUFFIXES)
+        self.cached: dict[str, Tensor] | None = {} if cache else None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -66,9 +69,13 @@ class ImageFolderDataset(DenseDataset):
     def path(self, index: int) -> str:
         return self.files.path(index)
 
+    def label(self, index: int) -> int:
+        """Return the class of an image without reading it."""
+        return self.files.label(index)
+
     def read(self, index: int) -> tuple[Tensor, ClassTarget, str]:
         path = self.files.path(index)
-        return read_image(path), ClassTarget(torch.tensor(self.files.label(index))), path
+        return self._read_image(path), ClassTarget(torch.tensor(self.files.label(index))), path
 
     def check(self, mode: str) -> None:
         if mode == "all":
@@ -80,6 +87,13 @@ class ImageFolderDataset(DenseDataset):
         else:
             raise ConfigError(f'data are checked by "sample" or "all", not by {mode!r}')
         raise_problems(unreadable, str(self.folder))
+
+    def _read_image(self, path: str) -> Tensor:
+        if self.cached is None:
+            return read_image(path)
+        if path not in self.cached:
+            self.cached[path] = read_image(path)
+        return self.cached[path].clone()  # a transform may write into it
 
     def _read_header(self, index: int) -> None:
         image_size(self.path(index))

@@ -62,6 +62,19 @@ def test_a_sample_has_image_label_and_meta(root: Path) -> None:
     assert (sample.meta.original_size, sample.meta.input_size) == ((6, 8), (16, 16))
 
 
+def test_a_cached_image_is_read_once_and_whoever_writes_into_it_spoils_nothing(root: Path) -> None:
+    cached, plain = dataset(root, cache=True), dataset(root)
+    image, target, path = cached.read(0)
+    assert isinstance(image, Image)
+    expected = image.clone()
+    image.zero_()
+    write(Path(path), value=7)
+    again = cached.read(0)
+    assert torch.equal(again[0], expected)
+    assert (again[1], again[2]) == (target, path)
+    assert not torch.equal(plain.read(0)[0], expected)
+
+
 def test_classes_of_the_config_decide_the_order(root: Path) -> None:
     data = dataset(root, classes=["eel", "dog", "cat"])
     assert [int(data.read(i)[1].label) for i in range(len(data))] == [0, 1, 1, 2, 2]

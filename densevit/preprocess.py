@@ -26,9 +26,11 @@ class ImagePreprocessor(nn.Module):
     and of the share. Whom an image is mixed with is drawn too, so that repeats of one image are not mixed together.
 
     Args:
-        divisor: Per spatial axis. The model passes in its backbone's: no config states it.
+        divisor: Per spatial axis. The model passes in its backbone's: a config states it only where a recipe wants
+            less padding.
         mean: Per channel, for values of 0..255. The default is ImageNet's.
         std: Likewise.
+        bgr: Reverse the channels, for weights that were trained so; ``mean`` and ``std`` are then blue first too.
         mixup: Parameter alpha of Mixup; 0 is without it.
         cutmix: Parameter alpha of CutMix; 0 is without it.
         mix_prob: Probability that a batch is mixed.
@@ -44,6 +46,7 @@ class ImagePreprocessor(nn.Module):
         divisor: Sequence[int],
         mean: Sequence[float] = (123.675, 116.28, 103.53),
         std: Sequence[float] = (58.395, 57.12, 57.375),
+        bgr: bool = False,
         mixup: float = 0.0,
         cutmix: float = 0.0,
         mix_prob: float = 1.0,
@@ -52,6 +55,7 @@ class ImagePreprocessor(nn.Module):
     ) -> None:
         super().__init__()
         self.divisor = tuple(divisor)
+        self.bgr = bgr
         self.mixing = _mixing(mixup, cutmix, mix_prob, switch_prob, num_classes)
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
@@ -93,6 +97,7 @@ class ImagePreprocessor(nn.Module):
 
     def _normalise(self, images: Tensor) -> Tensor:
         x = images.to(self.mean.device, non_blocking=True)
+        x = x.flip(-3) if self.bgr else x
         return (x.float() - self.mean) / self.std
 
     def _move(self, sample: Sample) -> Sample:

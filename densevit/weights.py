@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ State = dict[str, Tensor]
 
 # Under what checkpoints keep their weights, the preferred first.
 _WRAPPERS = ("state_dict", "model_state", "model", "model_ema", "teacher")
+_JAX_WRAPPERS = ("params/", "opt/target/")
 _PARTS = ("backbone", "neck", "head")
 # What our, mmsegmentation's and classification libraries' files call the head.
 _HEADS = ("head", "decode_head", "classifier")
@@ -74,7 +76,7 @@ def load_weights(
 
     Args:
         model: A backbone, or a model with the attributes ``backbone``, ``head`` and perhaps ``neck``.
-        source: File of safetensors or of PyTorch, or what such a file holds.
+        source: File of safetensors, NumPy or PyTorch, or what such a file holds.
         allow_partial: Accept weights that leave tensors of the backbone as they are.
         verbose: Print the report.
 
@@ -87,7 +89,7 @@ def load_weights(
     if not isinstance(model, Backbone):
         modules = {name: part for name, part in model.named_children() if name in _PARTS}
     states = _split(_unwrap(content, report.source), modules["backbone"], report)
-    states = {part: _translate(modules.get(part), state) for part, state in states.items()}
+    states = _translate_parts(modules, states)
     fitted = {part: _fit(part, module, states[part], report) for part, module in modules.items()}
     report.unexpected += [f"{part}.{key}" for part in states.keys() - modules.keys() for key in states[part]]
     if not allow_partial:
@@ -100,7 +102,7 @@ def load_weights(
 
 
 def read_file(path: Path) -> Any:
-    """Read a file of safetensors or of PyTorch on the CPU, without executing anything in it.
+    """Read a file of safetensors, NumPy (.npz) or PyTorch on the CPU, without executing anything in it.
 
     Raises:
         CheckpointError: It is missing, corrupt, or holds more than tensors and plain values.
@@ -110,9 +112,13 @@ def read_file(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
+        if path.suffix == ".npz":
+            return _read_npz(path)
         # Official releases keep their arguments in a Namespace, which holds values and runs nothing.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     # What a damaged file raises depends on the byte.
     except Exception as error:
         unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -128,15 +134,40 @@ def read_file(path: Path) -> Any:
         ) from error
 
 
+def _read_npz(path: Path) -> State:
+    """Read the weights of a release of JAX, which may have others' state beside them."""
+    state: State = {}
+    with np.load(path, allow_pickle=False) as file:
+        start = next((s for s in _JAX_WRAPPERS if any(key.startswith(s) for key in file.files)), "")
+        for key in (key for key in file.files if key.startswith(start)):
+            try:
+                array = file[key]
+            except ValueError as error:
+                if "allow_pickle" not in str(error):
+                    raise
+                raise CheckpointError(
+                    f"{path} holds {key} as a pickle, which could do anything when it is read. If you trust the file, "
+                    "save its arrays again, without objects, in an environment that may be lost, and load the result"
+                ) from error
+            bf16 = array.dtype.str == "|V2"  # for want of a name: NumPy does not know it
+            value = torch.from_numpy(array.view(np.int16) if bf16 else array)
+            state[key.removeprefix(start)] = value.view(torch.bfloat16) if bf16 else value
+    return state
+
+
 def _unwrap(content: Any, source: str) -> State:
-    """Find the weights in what a file holds, and strip what wrappers of the model put before their names."""
+    """Find the weights in what a file holds, and strip what wrappers of the model put before their names.
+
+    The "/" in names of JAX is read as ".".
+    """
     while isinstance(content, Mapping):
         inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if inner is None:
             break
         content = inner
     found = content if isinstance(content, Mapping) else {}
-    state = {re.sub(r"^(module\.|_orig_mod\.)+", "", k): v for k, v in found.items() if isinstance(v, Tensor)}
+    tensors = {key.replace("/", "."): value for key, value in found.items() if isinstance(value, Tensor)}
+    state = {re.sub(r"^(module\.|_orig_mod\.)+", "", key): value for key, value in tensors.items()}
     if not state:
         raise CheckpointError(f"{source} holds no weights" + (f", only {_shorten(found)}" if found else ""))
     return state
@@ -145,11 +176,12 @@ def _unwrap(content: Any, source: str) -> State:
 def _split(state: State, backbone: nn.Module, report: LoadReport) -> dict[str, State]:
     """Sort tensors by part of the model. What has no prefix belongs to the backbone of a classifier."""
     whole = any(key.startswith("backbone.") for key in state)
-    own = backbone.state_dict().keys()  # for some models of timm the last norm is in the head
+    # For some models of timm the last norm is in the head; official CCT calls all but the tokenizer the classifier.
+    own = backbone.state_dict().keys()
     parts: dict[str, State] = {part: {} for part in _PARTS}
     for key, value in state.items():
         part, _, name = key.partition(".")
-        if part in _HEADS and not (part == "head" and _translate(backbone, {key: value}).keys() & own):
+        if part in _HEADS and not _translate(backbone, {key: value}).keys() & own:
             parts["head"][name] = value
         elif part == "auxiliary_head":  # beside the head officially, in it here
             parts["head"][key] = value
@@ -160,6 +192,15 @@ def _split(state: State, backbone: nn.Module, report: LoadReport) -> dict[str, S
         else:
             report.unexpected.append(key)
     return parts
+
+
+def _translate_parts(modules: Mapping[str, nn.Module], states: Mapping[str, State]) -> dict[str, State]:
+    """Rename the tensors of each part. Where a release numbers its layers, the backbone knows which is the head."""
+    backbone = _translate(modules["backbone"], states["backbone"])
+    own = modules["backbone"].state_dict().keys()
+    numbered = [key for key in backbone if key.startswith("head.") and key not in own]
+    head = {**states["head"], **{key.removeprefix("head."): backbone.pop(key) for key in numbered}}
+    return {**states, "backbone": backbone, "head": _translate(modules.get("head"), head)}
 
 
 def _translate(module: nn.Module | None, state: State) -> State:

@@ -107,6 +107,15 @@ def test_impossible_mixing_is_refused(options: dict[str, float], message: str) -
         preprocessor(**options)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_channels_are_reversed_before_they_are_normalised(training: bool) -> None:
+    image = torch.tensor([10, 20, 30], dtype=torch.uint8).view(3, 1, 1).expand(3, 32, 32)
+    sample = Sample(Image(image), None, Meta("", (32, 32), (32, 32)))
+    for bgr, expected in ((False, [9.0, 9.0, 9.0]), (True, [29.0, 9.0, -11.0])):
+        model = ImagePreprocessor((32, 32), mean=(1, 11, 21), std=(1, 1, 1), bgr=bgr)
+        assert model([sample], training)["inputs"][0][:, 0, 0].tolist() == expected
+
+
 @pytest.mark.parametrize("sizes", [((32, 64), (32, 64)), ((40, 32), (32, 50))])
 def test_a_batch_is_normalised_and_padded_with_the_mean_to_the_divisor(sizes: tuple[tuple[int, int], ...]) -> None:
     images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in sizes]

@@ -26,9 +26,12 @@ class ClassificationHead(Head):
         label_smoothing: Share of the probability that training spreads over all classes
             (https://arxiv.org/abs/1512.00567).
         init_scale: Factor on the classifier's initial weights, for fine-tuning.
+        loss: "softmax" for one class per image, or "sigmoid" to tell each class from the rest by itself, whose scores
+            do not add up to 1 (https://arxiv.org/abs/2006.07159).
+        init_bias: Initial bias of the classifier; for "sigmoid" the logit of how frequent a class is.
 
     Raises:
-        ConfigError: There is neither a token nor a map.
+        ConfigError: There is neither a token nor a map, or a value is out of its range.
     """
 
     def __init__(
@@ -39,20 +42,25 @@ class ClassificationHead(Head):
         dropout: float = 0.0,
         label_smoothing: float = 0.0,
         init_scale: float = 1.0,
+        loss: str = "softmax",
+        init_bias: float = 0.0,
     ) -> None:
         super().__init__()
         if not token_channels and not specs:
             raise ConfigError("ClassificationHead has nothing to read: give the backbone token=True or out_indices")
         if not 0 <= label_smoothing < 1:
             raise ConfigError(f"label_smoothing must be in [0, 1), not {label_smoothing}")
+        if loss not in ("softmax", "sigmoid"):
+            raise ConfigError(f'loss of ClassificationHead is "softmax" or "sigmoid", not {loss!r}')
         self.num_classes = num_classes
+        self.sigmoid = loss == "sigmoid"
         self.reads_token = token_channels > 0
         self.space = () if token_channels else tuple(range(2, 2 + specs[-1].ndim))
         self.label_smoothing = label_smoothing
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(token_channels or specs[-1].channels, num_classes)
-        nn.init.trunc_normal_(self.fc.weight, std=0.02 * init_scale)
-        nn.init.zeros_(self.fc.bias)
+        nn.init.trunc_normal_(self.fc.weight, std=0.02).detach().mul_(init_scale)
+        nn.init.constant_(self.fc.bias, init_bias)
 
     def forward(self, features: Features) -> Tensor:
         """Return class logits ``(N, K)``."""
@@ -63,22 +71,35 @@ class ClassificationHead(Head):
     def loss(self, outputs: Tensor, samples: Sequence[Sample]) -> Losses:
         """Return cross entropy and the share of the samples whose most probable class is right.
 
-        Labels are smoothed in training only: the loss of a validation is comparable between recipes.
+        With "sigmoid" it is the sum of the binary ones over classes, averaged over samples. Labels are smoothed in
+        training only: the loss of a validation is comparable between recipes.
         """
         target = torch.stack([sample.target.label for sample in samples]).to(outputs.device)
         logits = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         smoothing = self.label_smoothing if self.training else 0.0
-        loss = F.cross_entropy(
-            logits, target if target.ndim == 1 else target.to(logits.dtype), label_smoothing=smoothing
-        )
         truth = target if target.ndim == 1 else target.argmax(dim=1)
+        if self.sigmoid and target.ndim == 1:
+            target = F.one_hot(target, self.num_classes)
+        if target.ndim == 2:
+            target = target.to(logits.dtype)
+        if self.sigmoid:
+            target = (1 - smoothing) * target + smoothing / self.num_classes
+            loss = F.binary_cross_entropy_with_logits(logits, target, reduction="sum") / len(logits)
+        else:
+            loss = F.cross_entropy(logits, target, label_smoothing=smoothing)
         return {"loss_cls": loss, "acc": (logits.argmax(dim=1) == truth).float().mean()}
 
     def predict(self, outputs: Tensor, metas: Sequence[Meta]) -> list[ClassPrediction]:
         """Return the probabilities of the classes for each sample."""
-        return [ClassPrediction(scores) for scores in outputs.float().softmax(dim=1).cpu()]
+        logits = outputs.float()
+        scores = logits.sigmoid() if self.sigmoid else logits.softmax(dim=1)
+        return [ClassPrediction(s) for s in scores.cpu()]
 
     @staticmethod
     def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Rename ``weight``, ``projection.weight`` (official MViT), ``1.weight`` (torchvision) to ``fc.weight``."""
+        """Rename ``weight``, ``projection.weight`` (official MViT), ``1.weight`` (torchvision) to ``fc.weight``.
+
+        A ``kernel`` (JAX) is one transposed.
+        """
+        state = {("weight" if key == "kernel" else key): v.mT if key == "kernel" else v for key, v in state.items()}
         return {re.sub(r"^(?:projection\.|1\.)?(weight|bias)$", r"fc.\1", key): v for key, v in state.items()}

@@ -46,6 +46,8 @@ def test_a_backbone_that_gives_nothing_is_a_config_error() -> None:
         ClassificationHead((), num_classes=5)
     with pytest.raises(ConfigError, match="label_smoothing"):
         ClassificationHead(SPECS, num_classes=5, label_smoothing=1.0)
+    with pytest.raises(ConfigError, match="sigmoid"):
+        ClassificationHead(SPECS, num_classes=5, loss="focal")
 
 
 def test_the_classifier_starts_small_and_without_bias() -> None:
@@ -54,6 +56,12 @@ def test_the_classifier_starts_small_and_without_bias() -> None:
         head = ClassificationHead(SPECS, num_classes=1000, token_channels=100, init_scale=scale)
         assert head.fc.weight.std().item() == pytest.approx(0.02 * scale, rel=0.02)
         assert head.fc.bias.abs().max() == 0
+    assert not ClassificationHead(SPECS, num_classes=5, init_scale=0.0).fc.weight.any()
+
+
+def test_the_classifier_starts_with_the_bias_that_is_asked_for() -> None:
+    head = ClassificationHead(SPECS, num_classes=5, init_bias=-6.9)
+    torch.testing.assert_close(head.fc.bias.detach(), torch.full((5,), -6.9))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -77,8 +85,30 @@ def test_probabilities_of_a_mixed_batch_are_labels_too() -> None:
     torch.testing.assert_close(found["acc"], (logits.argmax(1) == truth.argmax(1)).float().mean())
 
 
-def test_the_loss_of_low_precision_logits_is_computed_in_fp32() -> None:
-    head = ClassificationHead(SPECS, num_classes=5)
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_classes_by_themselves_give_the_sum_of_their_binary_cross_entropies(mixed: bool, training: bool) -> None:
+    head = ClassificationHead(SPECS, num_classes=5, loss="sigmoid", label_smoothing=0.1).train(training)
+    logits, labels = torch.randn(4, 5), torch.tensor([0, 4, 2, 2])
+    truth = torch.rand(4, 5).softmax(1) if mixed else F.one_hot(labels, 5).float()
+    found = head.loss(logits, samples(list(truth if mixed else labels)))
+    torch.testing.assert_close(found["acc"], (logits.argmax(1) == truth.argmax(1)).float().mean())
+    if training:
+        truth = 0.9 * truth + 0.1 / 5
+    p = logits.sigmoid()
+    torch.testing.assert_close(found["loss_cls"], -(truth * p.log() + (1 - truth) * (1 - p).log()).sum(1).mean())
+
+
+def test_scores_of_classes_by_themselves_are_their_own_probabilities() -> None:
+    head = ClassificationHead(SPECS, num_classes=5, loss="sigmoid")
+    logits = torch.randn(3, 5)
+    found = torch.stack([p.scores for p in head.predict(logits, [Meta("", (8, 8), (8, 8))] * 3)])
+    torch.testing.assert_close(found, 1 / (1 + (-logits).exp()))
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_the_loss_of_low_precision_logits_is_computed_in_fp32(kind: str) -> None:
+    head = ClassificationHead(SPECS, num_classes=5, loss=kind)
     logits = torch.randn(4, 5).bfloat16()
     for target in (torch.randint(5, (4,)), torch.rand(4, 5).softmax(1)):
         loss = head.loss(logits, samples(list(target)))["loss_cls"]

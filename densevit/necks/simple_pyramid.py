@@ -3,13 +3,16 @@
 Paper: https://arxiv.org/abs/2203.16527 (ViTDet)
 """
 
+import math
 from collections.abc import Sequence
+from fractions import Fraction
+from itertools import pairwise
 
 from torch import Tensor, nn
 
 from densevit.errors import ConfigError
 from densevit.features import FeatureSpec, Maps, Neck, Specs
-from densevit.layers import ChannelNorm, crop
+from densevit.layers import ChannelNorm, crop, pad_to_multiple, resize
 from densevit.registry import NECKS
 
 
@@ -20,22 +23,24 @@ class SimplePyramid(Neck):
     All levels read the coarsest map, unless there is one map per level and all have one stride, as after several blocks
     of a vision transformer: then each reads its own.
 
+    A map is brought to a stride by the power of two that comes nearest: learnt doublings, or the maximum of cells.
+    Where that is not exact, as from stride 14 or 7, bilinear interpolation does the rest; cells stay in place.
+
     Args:
         specs: Maps to read.
         out_channels: Width of every level.
-        strides: Strides of the levels, fine to coarse.
+        strides: Strides of the levels, fine to coarse, each at least twice the one before.
 
     Raises:
-        ConfigError: There is no map, ``strides`` do not increase, or one is not the stride that is read times or over
-            a power of two.
+        ConfigError: There is no map, or ``strides`` are too near or out of order.
     """
 
     def __init__(self, specs: Specs, out_channels: int = 256, strides: Sequence[int] = (4, 8, 16, 32)) -> None:
         super().__init__()
         if not specs:
             raise ConfigError("SimplePyramid reads maps: the backbone must return one")
-        if list(strides) != sorted(set(strides)):
-            raise ConfigError(f"strides of SimplePyramid must increase, not {tuple(strides)}")
+        if any(coarse < 2 * fine for fine, coarse in pairwise(strides)):
+            raise ConfigError(f"strides of SimplePyramid must double at least, not {tuple(strides)}")
         each = len(specs) == len(strides) and len({spec.stride for spec in specs}) == 1
         self.reads = list(range(len(specs))) if each else [len(specs) - 1] * len(strides)
         self.specs = tuple(FeatureSpec(out_channels, (stride, stride)) for stride in strides)
@@ -65,16 +70,31 @@ class NormedConv(nn.Conv2d):
         return self.norm(super().forward(x))
 
 
+class Rescale(nn.Module):
+    """Interpolate a map to ``factor`` times as many cells; whole new cells cover it, and more where they must."""
+
+    def __init__(self, factor: Fraction) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        cells, size = self.factor.denominator, self.factor.numerator
+        x = pad_to_multiple(x, cells, mode="replicate")
+        return resize(x, [n // cells * size for n in x.shape[2:]])
+
+    def extra_repr(self) -> str:
+        return f"factor={self.factor}"
+
+
 def _resample(spec: FeatureSpec, stride: int) -> tuple[list[nn.Module], int]:
     """Return layers that bring a map to ``stride``, and the channels after them: half as many per doubling."""
-    old, channels = spec.stride[-1], spec.channels
-    finer, coarser = max(old // stride, 1), max(stride // old, 1)
-    if old * coarser != stride * finer or (finer * coarser).bit_count() != 1:
-        raise ConfigError(f"SimplePyramid cannot bring a map of stride {old} to stride {stride}: choose other strides")
-    layers: list[nn.Module] = [nn.MaxPool2d(coarser, ceil_mode=True)] if coarser > 1 else []
-    for _ in range(finer.bit_length() - 1):
+    factor, channels = Fraction(spec.stride[-1], stride), spec.channels
+    doublings = round(math.log2(factor))
+    layers: list[nn.Module] = [nn.MaxPool2d(2**-doublings, ceil_mode=True)] if doublings < 0 else []
+    for _ in range(doublings):
         if layers:
             layers += [ChannelNorm(channels), nn.GELU()]
         layers.append(nn.ConvTranspose2d(channels, channels // 2, 2, 2))
         channels //= 2
-    return layers, channels
+    rest = factor / Fraction(2) ** doublings
+    return layers + ([Rescale(rest)] if rest != 1 else []), channels

@@ -1,5 +1,7 @@
 """The pyramid from one stride: sizes, what is read, what is refused."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch import nn
 from densevit.errors import ConfigError
 from densevit.features import FeatureSpec, expected_shape
 from densevit.necks import SimplePyramid
+from densevit.necks.simple_pyramid import Rescale
 from densevit.registry import NECKS
 
 SIZE = (64, 96)
@@ -23,8 +26,8 @@ def inputs(strides: list[int], channels: int = 32, size: tuple[int, int] = SIZE)
     return tuple(torch.randn(expected_shape(FeatureSpec(channels, (s, s)), 2, size)) for s in strides)
 
 
-@pytest.mark.parametrize("stride", [4, 8, 16, 32, 64])
-@pytest.mark.parametrize("size", [SIZE, (97, 130)])
+@pytest.mark.parametrize("stride", [2, 4, 7, 8, 14, 16, 20, 32, 64])
+@pytest.mark.parametrize("size", [SIZE, (97, 130), (9, 5)])
 def test_any_stride_is_brought_to_all(stride: int, size: tuple[int, int]) -> None:
     neck = build([stride])
     levels = neck(inputs([stride], size=size), size)
@@ -47,9 +50,10 @@ def test_each_level_reads_its_own_of_maps_of_one_stride() -> None:
         assert [not torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [j == i for j in range(4)]
 
 
-def test_every_parameter_gets_a_gradient() -> None:
-    neck = build([16])
-    sum((level * torch.randn(level.shape)).sum() for level in neck(inputs([16]), SIZE)).backward()
+@pytest.mark.parametrize("stride", [16, 14, 7])
+def test_every_parameter_gets_a_gradient(stride: int) -> None:
+    neck = build([stride])
+    sum((level * torch.randn(level.shape)).sum() for level in neck(inputs([stride]), SIZE)).backward()
     assert [n for n, p in neck.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
@@ -77,12 +81,46 @@ def test_the_level_at_the_stride_of_the_map_is_convolved_only() -> None:
     assert isinstance(neck.simfp_5[0], nn.MaxPool2d)
 
 
+@pytest.mark.parametrize("stride", [2, 4, 8, 16, 32, 64])
+def test_nothing_is_interpolated_where_a_power_of_two_suffices(stride: int) -> None:
+    assert not any(isinstance(m, Rescale) for m in build([stride]).modules())
+
+
 @pytest.mark.parametrize(
-    ("stride", "options"), [(14, {}), (16, {"strides": (4, 12)}), (16, {"strides": (48,)}), (16, {"strides": (8, 4)})]
+    ("stride", "doublings", "pools"), [(14, [2, 1, 0, 0], [0, 0, 0, 2]), (7, [1, 0, 0, 0], [0, 0, 2, 4])]
 )
-def test_other_strides_than_times_powers_of_two_in_order_are_refused(stride: int, options: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="stride"):
-        build([stride], **options)
+def test_other_strides_are_brought_near_by_the_nearest_power_of_two(
+    stride: int, doublings: list[int], pools: list[int]
+) -> None:
+    levels = list(build([stride]).children())
+    assert [sum(isinstance(m, nn.ConvTranspose2d) for m in level) for level in levels] == doublings
+    assert [sum(m.kernel_size for m in level if isinstance(m, nn.MaxPool2d)) for level in levels] == pools
+    assert [[m.factor for m in level if isinstance(m, Rescale)] for level in levels] == [[7 / 8]] * 4
+
+
+@pytest.mark.parametrize("stride", [7, 14, 20])
+@pytest.mark.parametrize("size", [(224, 280), (97, 130)])
+def test_cells_stay_in_place(stride: int, size: tuple[int, int]) -> None:
+    neck = build([stride])
+    for level, spec in zip(neck.children(), neck.specs, strict=True):
+        rescale = next(m for m in level if isinstance(m, Rescale))
+        before = spec.stride[0] * rescale.factor  # pixels per cell where it reads
+        centres = (torch.arange(math.ceil(size[1] / before)) + 0.5) * float(before)
+        found = rescale(centres.expand(1, 1, 4, -1))[0, 0, 0]
+        expected = (torch.arange(len(found)) + 0.5) * spec.stride[1]
+        inside = (expected >= centres[0]) & (expected <= centres[-1])
+        torch.testing.assert_close(found[inside], expected[inside])
+
+
+@pytest.mark.parametrize("strides", [(8, 4), (4, 4), (8, 12)])
+def test_strides_that_are_near_or_out_of_order_are_refused(strides: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match="double"):
+        build([16], strides=strides)
+
+
+def test_levels_of_any_strides_can_be_asked_for() -> None:
+    neck = build([16], strides=(4, 12, 48))
+    assert [tuple(x.shape) for x in neck(inputs([16]), SIZE)] == [expected_shape(s, 2, SIZE) for s in neck.specs]
 
 
 def test_a_backbone_without_maps_is_refused() -> None:

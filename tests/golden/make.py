@@ -7,10 +7,14 @@ compared (ours: theirs):
 
     {"backbone": {"type": "cmt_ti", "token": true}, "head": {"type": "ClassificationHead", "num_classes": 1000},
      "names": {"backbone.": "", "head.fc.": "head."}, "outputs": {"logits": "out"}}
+
+Where tensors of ours are not theirs under another name, as those of JAX, it has no "names" but the list of theirs,
+given by --keys, in which * stands for the number of a block. "layout" is "NHWC" if inputs were.
 """
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 
@@ -19,8 +23,12 @@ def main() -> None:
     parser.add_argument("golden", type=Path)
     parser.add_argument("recording", type=Path)
     parser.add_argument("--runs", nargs="+", required=True, help="of the recording; two suffice")
+    parser.add_argument("--keys", type=Path, help="JSON of the official names and shapes")
     args = parser.parse_args()
     golden, recorded = json.loads(args.golden.read_text()), json.loads(args.recording.read_text())["runs"]
+    if args.keys is not None:
+        names = json.loads(args.keys.read_text())
+        golden["keys"] = {re.sub(r"(?<=block_)\d+", "*", name): shape for name, shape in names.items()}
     golden["runs"] = {}
     for run in args.runs:
         outputs = {ours: recorded[run]["outputs"][theirs] for ours, theirs in golden["outputs"].items()}

@@ -29,6 +29,7 @@ def create_model(
     task: str = "classification",
     num_classes: int = 1000,
     head: dict[str, Any] | None = None,
+    neck: dict[str, Any] | None = None,
     **options: Any,
 ) -> DenseModel:
     """Build a backbone with the head of a task.
@@ -38,6 +39,8 @@ def create_model(
         task: What the head predicts: "classification" or "segmentation".
         num_classes: Number of classes.
         head: Arguments of the head, ``type`` included if it is not to be the task's usual one.
+        neck: Config of the neck. By default there is none, but in dense tasks SimplePyramid where all maps have one
+            stride.
         **options: Arguments of the backbone.
 
     Returns:
@@ -50,14 +53,25 @@ def create_model(
         raise ConfigError(f"unknown task {task!r}.{suggestion(task, HEAD_OF_TASK)}")
     if task == "classification" and "token" in (accepted_keys(BACKBONES.get(name)) or ()):
         options = {"token": True, **options}
+    backbone = {"type": name, **options}
+    if task != "classification" and neck is None and _is_flat(backbone):
+        neck = {"type": "SimplePyramid"}
     return MODELS.build(
         {
             "type": "DenseModel",
-            "backbone": {"type": name, **options},
+            "backbone": backbone,
+            "neck": neck,
             "head": {"type": HEAD_OF_TASK[task], "num_classes": num_classes, **(head or {})},
             "precision": "fp32",
         }
     )
+
+
+def _is_flat(backbone: dict[str, Any]) -> bool:
+    """Say whether there is one stride only."""
+    with torch.device("meta"):
+        specs = BACKBONES.build(backbone).specs
+    return len({spec.stride for spec in specs}) == 1
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -39,6 +39,17 @@ def test_a_backbone_without_a_token_classifies_on_its_last_map() -> None:
     assert model(torch.randn(2, 3, 64, 96)).shape == (2, 7)
 
 
+@pytest.mark.parametrize("name", ["vit_lite_2_4_32", "cct_2_3x2_32", "convmixer_256_8"])
+def test_a_backbone_of_one_stride_gets_a_pyramid_for_dense_tasks(name: str) -> None:
+    model = create_model(name, "segmentation", num_classes=7).eval()
+    assert [spec.stride[0] for spec in model.neck.specs] == [4, 8, 16, 32]
+    assert model(torch.randn(1, 3, 33, 64)).shape == (1, 7, 9, 16)
+    assert (
+        create_model(name, "segmentation", neck={"type": "SimplePyramid", "strides": (8, 16)}).neck.specs[0].level == 3
+    )
+    assert create_model("mit_b0", "segmentation").neck is None
+
+
 def test_an_unknown_variant_gets_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match="'mvitv2_s'"):
         create_backbone("mvit_v2_s")

@@ -15,10 +15,15 @@ from densevit.data.transforms import build_transforms
 from densevit.engine.config import check_config, load_config
 from densevit.errors import ConfigError
 from densevit.registry import MODELS
+from densevit.structures import Meta, Sample
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.py") if "_base_" not in p.parts)
 IMAGENET = {"cmt_s": 26.256, "xcit_s12_p16": 26.253, "mvitv2_t": 24.173, "mit_b0": 3.319 + 0.257}  # M parameters
+IMAGENET["mobilevit_s"] = 5.579
+IMAGENET["vit_s16"] = 22.050 + 0.148 - 0.075  # with a representation, without learnt positions
+IMAGENET["mixer_b16"] = 59.880
+IMAGENET["deepvit_s"] = 27.313
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +95,10 @@ def rates(cfg: Config, steps_per_epoch: int = 10) -> list[float]:
         ("xcit_s12_p16", 400, 5, 1e-3, 1e-6, 1e-5),
         ("mvitv2_t", 300, 70, 2e-3, 1e-8, 1e-6),
         ("mit_b0", 300, 5, 1e-3, 1e-6, 1e-5),
+        ("vit_s16", 90, 8, 1e-3, 1e-7, 3.67e-9),  # zero is a step further
+        ("mobilevit_s", 300, 22, 2e-3, 2e-4, 2e-4),
+        ("mixer_b16", 300, 32, 1e-3, 1e-6, 1e-8),
+        ("deepvit_s", 300, 5, 5e-4, 1e-6, 1e-5),
     ],
 )
 def test_the_learning_rate_rises_and_falls_as_in_the_recipe(
@@ -102,6 +111,38 @@ def test_the_learning_rate_rises_and_falls_as_in_the_recipe(
     assert found[epochs] == pytest.approx(last, rel=0.01)
     assert found[: warm_up + 1] == sorted(found[: warm_up + 1])
     assert found[warm_up:] == sorted(found[warm_up:], reverse=True)
+
+
+def test_mobilevit_sees_images_of_each_size_without_padding() -> None:
+    cfg = load_config(ROOT / "configs" / "mobilevit_s_imagenet.py")
+    preprocessor = MODELS.build({"type": "ImagePreprocessor", **cfg.model.data_preprocessor})
+    sizes = cfg.train_dataloader.multi_scale.sizes
+    assert sizes == (160, 192, 256, 288, 320)
+    for size in sizes:
+        image = Image(torch.full((3, size, size), 255, dtype=torch.uint8))
+        inputs = preprocessor([Sample(image, None, Meta("", (size, size), (size, size)))], training=True)["inputs"]
+        assert torch.equal(inputs, torch.ones(1, 3, size, size))
+
+
+def test_mobilevit_decays_every_parameter_for_imagenet_and_all_but_norms_for_ade20k() -> None:
+    decays = {}
+    for name in ("mobilevit_s_imagenet", "segformer_mobilevit_s_ade20k"):
+        cfg = load_config(ROOT / "configs" / f"{name}.py")
+        with torch.device("meta"):
+            model = MODELS.build(cfg.model)
+        groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+        found = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+        decays[name] = {key: found[id(p)] for key, p in model.backbone.named_parameters()}
+    assert set(decays["mobilevit_s_imagenet"].values()) == {0.01}
+    dense = decays["segformer_mobilevit_s_ade20k"]
+    assert dense["layer_5.1.global_rep.3.weight"] == dense["layer_5.1.fusion.block.norm.bias"] == 0
+    assert dense["layer_5.1.global_rep.0.pre_norm_mha.1.qkv_proj.weight"] == 0.01
+
+
+def test_one_cycle_rises_falls_to_a_twentieth_and_ends_at_nothing() -> None:
+    found = rates(load_config(ROOT / "configs" / "convmixer_256_8_cifar10.py"))
+    expected = {0: 1e-5, 30: 5e-3, 60: 1e-2, 90: 5.25e-3, 120: 5e-4, 135: 2.5e-4, 150: 0.0}
+    assert {epoch: found[epoch] for epoch in expected} == pytest.approx(expected, rel=0.01, abs=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -11,24 +11,62 @@ import pytest
 import torch
 from torch import Tensor
 
+from densevit.api import HEAD_OF_TASK, create_model
 from densevit.errors import ConfigError
 from densevit.features import Backbone, Features, expected_shape
 from densevit.registry import BACKBONES, accepted_keys
 
-SMALLEST = ["cmt_ti", "mit_b0", "mvitv2_t", "xcit_nano_12_p16"]
+SMALLEST = [
+    "cct_2_3x2_32",
+    "cmt_ti",
+    "convmixer_256_8",
+    "deepvit_16b",
+    "dhvt_tiny_cifar_patch4",
+    "mit_b0",
+    "mixer_s32",
+    "mobilevit_xxs",
+    "mvitv2_t",
+    "vit_lite_2_4_32",
+    "vit_ti16",
+    "xcit_nano_12_p16",
+]
 # Registered functions are variants; classes want settings or, as the adapters, a name.
 VARIANTS = [name for name in BACKBONES.names() if not isinstance(BACKBONES.get(name), type)]
-OTHERS = [name for name in VARIANTS if name not in SMALLEST]
+# Of those that differ from another in a table of positions only, one is enough.
+TWINS = {name for name in VARIANTS if name.endswith("_sine")} - {"cct_4_3x2_32_sine"}
+OTHERS = [name for name in VARIANTS if name not in {*SMALLEST, *TWINS}]
 STAGES = {"depths": (1, 1, 1, 1)}
-SHALLOW: dict[str, dict[str, Any]] = {"cmt": STAGES, "mit": STAGES, "mvitv2": STAGES, "xcit": {"depth": 6}}
-# Queries of cells that are pooled in the very last block would reach no class token.
-SHALLOW["mvitv1"] = {"depths": (1, 1, 1, 2)}
+FLAT = {"depth": 4}
+SHALLOW: dict[str, dict[str, Any]] = {
+    "cct": FLAT,
+    "cmt": STAGES,
+    "convmixer": FLAT,
+    "cvt": FLAT,
+    "deepvit": {"depth": 4, "reattention_blocks": 2},
+    "dhvt": FLAT,
+    "mit": STAGES,
+    "mixer": FLAT,
+    "mobilevit": {"depths": (1, 1, 1)},
+    # Queries of cells that are pooled in the very last block would reach no class token.
+    "mvitv1": {"depths": (1, 1, 1, 2)},
+    "mvitv2": STAGES,
+    "vit": FLAT,  # vit_lite_* too
+    "xcit": {"depth": 6},
+}
+# Their 8 to 16 blocks are all alike, so that four say as much.
+DEEP = ("deepvit_16b", "dhvt_tiny_cifar_patch4", "mixer_s32", "vit_ti16")
+# Whole, with gradients, they take 8 and 15 GB; they are ViT-L with other numbers.
+HUGE = ("vit_g14", "vit_gigantic14")
+
+
+def shallow(name: str) -> dict[str, Any]:
+    """Return the options that leave a variant with few blocks, if it is tested so."""
+    return SHALLOW[name.partition("_")[0]] if name in DEEP or name not in SMALLEST else {}
 
 
 def build(name: str, whole: bool = False, **options: Any) -> Backbone:
     torch.manual_seed(0)
-    shallow = {} if whole or name in SMALLEST else SHALLOW[name.partition("_")[0]]
-    return BACKBONES.build({"type": name, **shallow, **options})
+    return BACKBONES.build({"type": name, **({} if whole else shallow(name)), **options})
 
 
 @pytest.fixture(params=[*SMALLEST, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
@@ -222,6 +260,16 @@ def test_a_tiny_image_works_or_is_refused_with_a_reason(backbone: Backbone) -> N
     assert "at least" in reason or shapes == [expected_shape(s, 1, (5, 5)) for s in backbone.specs]
 
 
+@pytest.mark.parametrize("task", HEAD_OF_TASK)
+def test_serves_every_task_of_images(name: str, task: str) -> None:
+    torch.manual_seed(0)
+    model = create_model(name, task, num_classes=5, drop_path=0.0, **shallow(name)).train()
+    outputs = model(images(model.backbone, extra=1))
+    assert outputs.shape[:2] == (2, 5)
+    outputs.square().mean().backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_takes_the_common_options(variant: str) -> None:
     known = accepted_keys(BACKBONES.get(variant))
@@ -242,6 +290,6 @@ def test_every_variant_describes_its_maps(variant: str) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_learns_in_every_parameter(variant: str) -> None:
     for options in ({}, {"token": True}):
-        backbone = build(variant, whole=True, drop_path=0.0, **options).train()
+        backbone = build(variant, whole=variant not in HUGE, drop_path=0.0, **options).train()
         loss(backbone(images(backbone))).backward()
         assert [n for n, p in backbone.named_parameters() if p.grad is None or not p.grad.any()] == []

@@ -1,9 +1,32 @@
 """Backbones. To add one: write its file, then name it here."""
 
 from densevit.backbones.cmt import CMT, cmt_b, cmt_s, cmt_scaled, cmt_ti, cmt_xs
+from densevit.backbones.compact import CompactTransformer
+from densevit.backbones.convmixer import (
+    ConvMixer,
+    convmixer_256_8,
+    convmixer_768_32,
+    convmixer_1024_20_ks9_p14,
+    convmixer_1536_20,
+)
+from densevit.backbones.deepvit import DeepViT, deepvit_16b, deepvit_24b, deepvit_32b, deepvit_l, deepvit_s
+from densevit.backbones.dhvt import (
+    DHVT,
+    dhvt_small_cifar_patch2,
+    dhvt_small_cifar_patch4,
+    dhvt_small_domain_patch16,
+    dhvt_small_imagenet_patch16,
+    dhvt_tiny_cifar_patch2,
+    dhvt_tiny_cifar_patch4,
+    dhvt_tiny_domain_patch16,
+    dhvt_tiny_imagenet_patch16,
+)
 from densevit.backbones.mit import MiT, mit_b0, mit_b1, mit_b2, mit_b3, mit_b4, mit_b5
+from densevit.backbones.mixer import MLPMixer, mixer_b16, mixer_b32, mixer_l16, mixer_l32, mixer_s16, mixer_s32
+from densevit.backbones.mobilevit import MobileViT, mobilevit_s, mobilevit_xs, mobilevit_xxs
 from densevit.backbones.mvit import MViT, mvitv1_b, mvitv1_b_24_wide, mvitv2_b, mvitv2_l, mvitv2_s, mvitv2_t
 from densevit.backbones.timm_adapter import TimmBackbone
+from densevit.backbones.vit import ViT, vit_b16, vit_b32, vit_g14, vit_gigantic14, vit_l16, vit_s16, vit_s32, vit_ti16
 from densevit.backbones.xcit import (
     XCiT,
     xcit_large_24_p8,
@@ -24,27 +47,68 @@ from densevit.backbones.xcit import (
 
 __all__ = [
     "CMT",
+    "DHVT",
+    "CompactTransformer",
+    "ConvMixer",
+    "DeepViT",
+    "MLPMixer",
     "MViT",
     "MiT",
+    "MobileViT",
     "TimmBackbone",
+    "ViT",
     "XCiT",
     "cmt_b",
     "cmt_s",
     "cmt_scaled",
     "cmt_ti",
     "cmt_xs",
+    "convmixer_256_8",
+    "convmixer_768_32",
+    "convmixer_1024_20_ks9_p14",
+    "convmixer_1536_20",
+    "deepvit_16b",
+    "deepvit_24b",
+    "deepvit_32b",
+    "deepvit_l",
+    "deepvit_s",
+    "dhvt_small_cifar_patch2",
+    "dhvt_small_cifar_patch4",
+    "dhvt_small_domain_patch16",
+    "dhvt_small_imagenet_patch16",
+    "dhvt_tiny_cifar_patch2",
+    "dhvt_tiny_cifar_patch4",
+    "dhvt_tiny_domain_patch16",
+    "dhvt_tiny_imagenet_patch16",
     "mit_b0",
     "mit_b1",
     "mit_b2",
     "mit_b3",
     "mit_b4",
     "mit_b5",
+    "mixer_b16",
+    "mixer_b32",
+    "mixer_l16",
+    "mixer_l32",
+    "mixer_s16",
+    "mixer_s32",
+    "mobilevit_s",
+    "mobilevit_xs",
+    "mobilevit_xxs",
     "mvitv1_b",
     "mvitv1_b_24_wide",
     "mvitv2_b",
     "mvitv2_l",
     "mvitv2_s",
     "mvitv2_t",
+    "vit_b16",
+    "vit_b32",
+    "vit_g14",
+    "vit_gigantic14",
+    "vit_l16",
+    "vit_s16",
+    "vit_s32",
+    "vit_ti16",
     "xcit_large_24_p8",
     "xcit_large_24_p16",
     "xcit_medium_24_p8",

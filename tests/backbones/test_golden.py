@@ -48,13 +48,16 @@ class Network(nn.Module):
 def weight(key: str, shape: tuple[int, ...], recipe: str) -> Tensor:
     """Return the tensor that the official model held under ``key`` when its outputs were recorded."""
     values = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape)
-    if (key.endswith("weight") and len(shape) == 1) or key.endswith("running_var"):
+    if (key.endswith("weight") and len(shape) == 1) or key.endswith(("running_var", "/scale")):
         values = 1 + 0.01 * values  # of norms
-    elif re.search(r"\.gamma\d$", key):
+    elif re.search(r"\.gamma\d$|_affine\.alpha$", key):
         values = 0.5 + 0.01 * values  # scales of layers
     elif recipe in "BC" and key.endswith("weight") and len(shape) >= 2:
         gain = 1.6 if recipe == "C" and len(shape) >= 3 else 1
         values = values.astype(np.float32) * (gain / np.sqrt(np.prod(shape[1:])))
+    elif recipe in "BC" and key.endswith("/kernel"):  # of JAX; attention's keep heads apart on the side of the outputs
+        fan_in = shape[:1] if re.search("/(query|key|value)/", key) else shape[:-1]
+        values = values.astype(np.float32) / np.sqrt(np.prod(fan_in))
     else:
         values = values.astype(np.float32) * np.float32(0.02)
     return torch.from_numpy(np.asarray(values, np.float32))
@@ -67,7 +70,9 @@ def official(name: str, names: dict[str, str]) -> str:
 
 
 def build(golden: dict[str, Any], recipe: str) -> Network:
-    """Return the network with weights by the official names of its own tensors."""
+    """Return the network with weights by the official names of its own tensors, or of those that it is to load."""
+    if "keys" in golden:
+        return build_from_file(golden, golden["keys"], recipe)
     network = Network(golden).eval()
     state = network.state_dict()
     for name, value in state.items():
@@ -80,6 +85,9 @@ def build(golden: dict[str, Any], recipe: str) -> Network:
 def build_from_file(golden: dict[str, Any], keys: dict[str, list[int]], recipe: str) -> Network:
     """Return the network after loading what the official release would have saved."""
     network = Network(golden).eval()
+    keys = {
+        k.replace("*", str(i)): s for k, s in keys.items() for i in range(network.backbone.depth if "*" in k else 1)
+    }
     state = {k: weight(k, tuple(s), recipe) for k, s in keys.items() if not k.endswith("num_batches_tracked")}
     report = load_weights(network, state, verbose=False)
     assert report.missing == []
@@ -98,8 +106,9 @@ def worst(outputs: dict[str, Tensor], expected: dict[str, Any]) -> dict[str, flo
     return errors
 
 
-def noise(shape: list[int]) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
+def noise(shape: list[int], layout: str | None) -> Tensor:
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
+    return x.movedim(-1, 1) if layout == "NHWC" else x
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -108,7 +117,7 @@ def test_numbers_equal_the_official_implementation(name: str) -> None:
     for run, content in golden["runs"].items():
         network = build(golden, recipe=run.rpartition("/")[2])
         with torch.no_grad():
-            errors = worst(network(noise(content["input"])), content["outputs"])
+            errors = worst(network(noise(content["input"], golden.get("layout"))), content["outputs"])
         assert max(errors.values()) < TOLERANCE, (run, errors)
 
 
@@ -123,5 +132,5 @@ def test_all_recorded_runs_equal_the_official_implementation(name: str) -> None:
         network = build_from_file(golden, keys, recipe=run.rpartition("/")[2])
         expected = {ours: content["outputs"][theirs] for ours, theirs in golden["outputs"].items()}
         with torch.no_grad():
-            errors = worst(network(noise(content["input_shapes"][0])), expected)
+            errors = worst(network(noise(content["input_shapes"][0], golden.get("layout"))), expected)
         assert max(errors.values()) < TOLERANCE, (run, errors)

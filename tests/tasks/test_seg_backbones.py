@@ -16,11 +16,13 @@ from densevit.registry import MODELS
 from densevit.structures import Meta, Sample, SegTarget
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-BACKBONES = ["mit_b0", "cmt_ti", "xcit_nano_12_p16", "mvitv2_t"]
+PLAIN = ["mixer_s32", "convmixer_256_8"]  # of one stride: a neck makes the others
+BACKBONES = ["mit_b0", "mobilevit_xxs", "cmt_ti", "xcit_nano_12_p16", "mvitv2_t", *PLAIN]
 HEADS = ["segformer_b0_ade20k", "fpn_xcit_s12_p16_ade20k", "upernet_xcit_s12_p16_ade20k"]
 COMBINED = [
     "fpn_xcit_s12_p16_ade20k",
     "segformer_cmt_s_ade20k",
+    "segformer_mobilevit_s_ade20k",
     "segformer_mvitv2_t_ade20k",
     "segformer_xcit_s12_p16_ade20k",
     pytest.param("upernet_xcit_s12_p16_ade20k", marks=pytest.mark.slow),
@@ -60,6 +62,8 @@ def small(name: str, backbone: str, **options: Any) -> DenseModel:
     """Return the model of a config with another backbone, its head and neck narrow."""
     cfg = Config.fromfile(CONFIGS / f"{name}.py").model.to_dict()
     cfg["backbone"] = {"type": backbone, "drop_path": 0.0}
+    if backbone in PLAIN:
+        cfg["neck"] = {"type": "SimplePyramid"}
     cfg["head"] |= {"num_classes": 7, "channels": 16, "dropout": 0.0}
     if "neck" in cfg:
         cfg["neck"] |= {"out_channels": 16}

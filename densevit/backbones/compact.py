@@ -89,7 +89,8 @@ class CompactTransformer(PlainBackbone):
 
     Args:
         in_channels: Channels of the images.
-        img_size: Side of the square images that the positions are for; for others they are resized bilinearly.
+        img_size: Side, or height and width, of the images that the positions are for. For others these are resized
+            bilinearly.
         dim: Channels of the tokens.
         depth: Number of blocks.
         num_heads: Attention heads.
@@ -117,7 +118,7 @@ class CompactTransformer(PlainBackbone):
     def __init__(
         self,
         in_channels: int = 3,
-        img_size: int = 32,
+        img_size: int | Sequence[int] = 32,
         dim: int = 256,
         depth: int = 7,
         num_heads: int = 4,
@@ -137,9 +138,8 @@ class CompactTransformer(PlainBackbone):
         check_heads("CompactTransformer", [dim], [num_heads])
         if positions not in ("learnt", "sine"):
             raise ConfigError(f'positions of CompactTransformer are "learnt" or "sine", not {positions!r}')
-        self.img_size = img_size
+        self.set_grid(img_size)
         self.prefix = int(class_token)
-        self.grid = (-(-img_size // stride),) * 2
         self.tokenizer = Tokenizer(in_channels, dim, kernel_size, convolutions)
         cells = self.prefix + math.prod(self.grid)
         if positions == "learnt":

@@ -109,7 +109,7 @@ class DeepViT(PlainBackbone):
 
     Args:
         in_channels: Channels of the images.
-        img_size: Side of the square images that the positions are for; for others they are resized.
+        img_size: Side, or height and width, of the images that the positions are for; for others they are resized.
         dim: Channels of the tokens.
         depth: Number of blocks.
         num_heads: Attention heads.
@@ -138,7 +138,7 @@ class DeepViT(PlainBackbone):
     def __init__(
         self,
         in_channels: int = 3,
-        img_size: int = 224,
+        img_size: int | Sequence[int] = 224,
         dim: int = 384,
         depth: int = 16,
         num_heads: int = 12,
@@ -162,8 +162,7 @@ class DeepViT(PlainBackbone):
             raise ConfigError(f'patch_embed of DeepViT is "linear" or "conv", not {patch_embed!r}')
         if scale_adjustment <= 0:
             raise ConfigError(f"scale_adjustment of DeepViT must be positive, not {scale_adjustment}")
-        self.img_size = img_size
-        self.grid = (-(-img_size // PATCH_SIZE),) * 2
+        self.set_grid(img_size)
         linear = patch_embed == "linear"
         self.patch_embed = PatchEmbed(in_channels, dim, PATCH_SIZE) if linear else ConvPatchEmbed(in_channels, dim)
         self.cls_token = position_table(1, dim)

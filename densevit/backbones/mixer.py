@@ -87,7 +87,7 @@ class MLPMixer(PlainBackbone):
 
     Args:
         in_channels: Channels of the images, which are padded by zeros to whole patches.
-        img_size: Side of the square images that the weights across cells are for.
+        img_size: Side, or height and width, of the images that the weights across cells are for.
         patch_size: Stride of the cells.
         dim: Channels of the cells.
         depth: Number of blocks.
@@ -110,7 +110,7 @@ class MLPMixer(PlainBackbone):
     def __init__(
         self,
         in_channels: int = 3,
-        img_size: int = 224,
+        img_size: int | Sequence[int] = 224,
         patch_size: int = 16,
         dim: int = 512,
         depth: int = 8,
@@ -125,8 +125,7 @@ class MLPMixer(PlainBackbone):
         super().__init__(in_channels, dim, depth, patch_size, out_indices, token)
         if gelu not in GELUS:
             raise ConfigError(f'gelu of MLPMixer is "exact" or "tanh", not {gelu!r}')
-        self.img_size = img_size
-        self.grid = (-(-img_size // patch_size),) * 2
+        self.set_grid(img_size)
         self.patch_embed = PatchEmbed(in_channels, dim, patch_size)
         hidden = int(dim * tokens_ratio), int(dim * channels_ratio)
         rates = drop_path_rates(drop_path, [depth])[0][: self.depth]

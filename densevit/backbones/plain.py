@@ -57,6 +57,12 @@ class PlainBackbone(Backbone):
         self.divisor = (stride, stride)
         self.token_channels = dim if token else 0
 
+    def set_grid(self, img_size: int | Sequence[int]) -> None:
+        """Note the side, or height and width, of the images that positions are for."""
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        self.img_size = width
+        self.grid = -(-height // self.divisor[0]), -(-width // self.divisor[1])
+
     def embed(self, x: Tensor) -> tuple[Tensor, Sequence[int]]:
         """Return what the first block reads, and the grid of its cells: ``ceil(n / stride)`` per axis."""
         raise NotImplementedError

@@ -65,7 +65,8 @@ class ViT(PlainBackbone):
 
     Args:
         in_channels: Channels of the images.
-        img_size: Side of the square images that learnt positions are for; for others they are resized bicubically.
+        img_size: Side, or height and width, of the images that learnt positions are for. For others these are resized
+            bicubically.
         patch_size: Side of a patch.
         dim: Channels of the tokens.
         depth: Number of blocks.
@@ -92,7 +93,7 @@ class ViT(PlainBackbone):
     def __init__(
         self,
         in_channels: int = 3,
-        img_size: int = 224,
+        img_size: int | Sequence[int] = 224,
         patch_size: int = 16,
         dim: int = 384,
         depth: int = 12,
@@ -112,10 +113,9 @@ class ViT(PlainBackbone):
         _check_choices(pool=(pool, POOLS), positions=(positions, POSITIONS), gelu=(gelu, tuple(GELUS)))
         if positions == "sincos2d" and dim % 4:
             raise ConfigError(f'positions="sincos2d" of ViT needs a dim that 4 divides, not {dim}')
-        self.img_size = img_size
+        self.set_grid(img_size)
         self.pooling = pool
         self.prefix = int(pool == "tok")
-        self.grid = (-(-img_size // patch_size),) * 2
         self.patch_embed = PatchEmbed(in_channels, dim, patch_size)
         self.pos_embed = position_table(math.prod(self.grid), dim, dim**-0.5) if positions == "learnt" else None
         if pool == "tok":

@@ -143,6 +143,9 @@ def measure(case: Case, args: argparse.Namespace) -> tuple[str, ...]:
     torch.manual_seed(0)
     model = MODELS[case.model]
     theirs = model.peer()
+    with torch.no_grad():
+        for parameter in theirs.parameters():  # some classifiers begin with zeros: all logits would be equal
+            parameter.add_(torch.randn_like(parameter), alpha=0.02)
     ours = create_model(case.model, num_classes=model.classes, head={"dropout": 0.0}, drop_path=0.0, **model.options)
     load_weights(ours, theirs.state_dict(), verbose=False)
     ours.precision = "bf16" if case.bf16 else "fp32"

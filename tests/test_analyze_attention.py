@@ -42,9 +42,9 @@ LAYERS = {
 }
 
 
-def maps(*rows: list[float]) -> Tensor:
-    """Return maps of one image, with two heads and one query."""
-    return torch.tensor(rows)[None, :, None]
+def maps(*heads: list[float]) -> Tensor:
+    """Return maps of one image with one key, by head what it contributes to each query."""
+    return torch.tensor(heads)[None, ..., None]
 
 
 def test_maps_that_are_equal_but_for_a_factor_have_similarity_1_and_orthogonal_ones_0() -> None:
@@ -54,11 +54,11 @@ def test_maps_that_are_equal_but_for_a_factor_have_similarity_1_and_orthogonal_o
     assert similarity_of_layers(maps([1.0, 0.0], [1.0, 0.0]), maps([1.0, 0.0], [0.0, 1.0])) == pytest.approx(0.5)
 
 
-def test_queries_are_compared_with_themselves() -> None:
+def test_keys_are_compared_with_themselves() -> None:
     a = torch.eye(3)[None, None]
     assert similarity_of_layers(a, a) == 1
     assert similarity_of_layers(a, a.roll(1, dims=2)) == 0
-    lower = torch.ones(3, 3).tril()[None, None]  # not so for keys: 1, 0.707 and 0.577 become their mean
+    lower = torch.ones(3, 3).tril()[None, None]  # 0.577, 0.707 and 1 by key
     assert similarity_of_layers(a, lower) == pytest.approx((1 + 2**-0.5 + 3**-0.5) / 3)
 
 

@@ -89,23 +89,23 @@ def record_attention(model: nn.Module) -> Iterator[list[AttentionMaps]]:
 def similarity_of_layers(a: Tensor, b: Tensor) -> float:
     """Return the cosine similarity of two layers' maps ``(N, heads, L, S)``; NaN if their shapes differ.
 
-    ``mean over n, h, i of  <a[n, h, i], b[n, h, i]> / (|a[n, h, i]| |b[n, h, i]|)``: the weights that a query gives
-    to all keys are compared with those of the same head and query in the other layer. 1 says that both attend alike.
+    ``mean over n, h, j of  <a[n, h, :, j], b[n, h, :, j]> / (|a[n, h, :, j]| |b[n, h, :, j]|)``: what a key contributes
+    to all queries is compared with what it does in the same head of the other layer. 1 says that both attend alike.
     """
-    return F.cosine_similarity(a.float(), b.float(), dim=-1).mean().item() if a.shape == b.shape else float("nan")
+    return F.cosine_similarity(a.float(), b.float(), dim=-2).mean().item() if a.shape == b.shape else float("nan")
 
 
 def similarity_of_heads(a: Tensor) -> float:
     """Return the cosine similarity of the heads of a layer's maps ``(N, heads, L, S)``; NaN for a single head.
 
-    ``mean over n, i and pairs g < h of  <a[n, g, i], a[n, h, i]> / (|a[n, g, i]| |a[n, h, i]|)``
+    ``mean over n, j and pairs g < h of  <a[n, g, :, j], a[n, h, :, j]> / (|a[n, g, :, j]| |a[n, h, :, j]|)``
     """
     heads = a.shape[1]
     if heads < 2:
         return float("nan")
-    unit = F.normalize(a.float(), dim=-1)
+    unit = F.normalize(a.float(), dim=-2)
     # The square of a sum is that of its terms and twice that of their pairs.
-    pairs = unit.sum(dim=1).square().sum(dim=-1) - unit.square().sum(dim=(1, 3))
+    pairs = unit.sum(dim=1).square().sum(dim=-2) - unit.square().sum(dim=(1, 2))
     return (pairs.mean() / (heads * (heads - 1))).item()
 
 

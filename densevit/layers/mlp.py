@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from densevit.layers.shape import to_map, to_tokens
 
-GELUS = {"exact": "none", "tanh": "tanh"}  # formulas of GELU, and what PyTorch calls them
+GELUS = {"tanh": "tanh", "exact": "none"}  # formulas of GELU, and what PyTorch calls them
 
 
 class MLP(nn.Module):

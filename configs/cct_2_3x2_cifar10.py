@@ -7,31 +7,17 @@ The learning rate is constant until the last epochs, in which it falls to 0. So 
 checkpoint of the constant part, with a later end (configs/cct_2_3x2_cifar10_30e.py).
 """
 
-_base_ = ["_base_/runtime.py"]
+_base_ = ["_base_/cifar10.py"]
 
 model = dict(
     type="DenseModel",
     backbone=dict(type="cct_2_3x2_32", token=True, attn_dropout=0.0, drop_path=0.0),
     head=dict(type="ClassificationHead", num_classes=10, label_smoothing=0.1),
 )
-train_pipeline = [
-    dict(type="RandomCrop", size=32, padding=4),
-    dict(type="RandomHorizontalFlip"),
-]
-dataset = dict(type="ImageFolderDataset", data_root="data/cifar10", cache=True)
-train_dataloader = dict(
-    batch_size=128,
-    num_workers=1,
-    dataset=dict(dataset, split="train", transforms=train_pipeline),
-)
-val_dataloader = dict(
-    batch_size=250,
-    num_workers=1,
-    dataset=dict(dataset, split="test", transforms=[]),
-)
-test_dataloader = val_dataloader
-val_evaluator = dict(type="Accuracy")
-test_evaluator = val_evaluator
+cached = dict(dataset=dict(cache=True))
+train_dataloader = cached
+val_dataloader = cached
+test_dataloader = cached
 
 epoch = 391  # steps
 max_iters = 20 * epoch

@@ -3,7 +3,7 @@
 Data: data/cifar10/{train,test}/<class>/*.jpg; --data-root points elsewhere.
 """
 
-_base_ = ["_base_/runtime.py"]
+_base_ = ["_base_/cifar10.py"]
 
 model = dict(
     type="DenseModel",
@@ -11,24 +11,6 @@ model = dict(
     head=dict(type="ClassificationHead", num_classes=10, label_smoothing=0.1),
     precision="fp32",
 )
-train_pipeline = [
-    dict(type="RandomCrop", size=32, padding=4),
-    dict(type="RandomHorizontalFlip"),
-]
-dataset = dict(type="ImageFolderDataset", data_root="data/cifar10")
-train_dataloader = dict(
-    batch_size=128,
-    num_workers=1,
-    dataset=dict(dataset, split="train", transforms=train_pipeline),
-)
-val_dataloader = dict(
-    batch_size=250,
-    num_workers=1,
-    dataset=dict(dataset, split="test", transforms=[]),
-)
-test_dataloader = val_dataloader
-val_evaluator = dict(type="Accuracy")
-test_evaluator = val_evaluator
 
 epoch = 391  # steps
 max_iters = 5 * epoch

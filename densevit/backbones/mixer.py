@@ -4,7 +4,6 @@ Paper: https://arxiv.org/abs/2105.01601
 """
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from densevit.backbones.plain import PlainBackbone
+from densevit.backbones.rename import rename
 from densevit.errors import ConfigError
 from densevit.layers import GELUS, MLP, DropPath, PatchEmbed, drop_path_rates, init_lecun, init_xavier
 from densevit.registry import BACKBONES
@@ -155,7 +155,9 @@ class MLPMixer(PlainBackbone):
     @staticmethod
     def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename the layout of timm and that of the JAX release, whose kernels are transposed."""
-        return {_rename(key): _transpose(value) if key.endswith(".kernel") else value for key, value in state.items()}
+        return {
+            rename(key, NAMES): _transpose(value) if key.endswith(".kernel") else value for key, value in state.items()
+        }
 
 
 def resize_weight(name: str, value: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
@@ -171,12 +173,6 @@ def resize_weight(name: str, value: Tensor, old: Sequence[int], new: Sequence[in
     # Without antialias, cells between the samples would be lost where there become fewer.
     maps = F.interpolate(maps, tuple(new), mode="bilinear", antialias=True)[0].flatten(1).to(value.dtype)
     return maps * (math.prod(old) / math.prod(new)) if reads else maps.T.reshape(-1, *value.shape[1:])
-
-
-def _rename(key: str) -> str:
-    for pattern, name in NAMES:
-        key = re.sub(pattern, name, key)
-    return key
 
 
 def _transpose(kernel: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from densevit.backbones.rename import rename
 from densevit.errors import ConfigError
 from densevit.features import (
     Backbone,
@@ -266,9 +267,7 @@ def _translate(key: str, state: dict[str, Tensor]) -> str:
     if match := re.match(r"(stages\.\d\.1\.)norm\.", key):
         depth = sum(other.startswith(f"{match[1]}transformer.") and other.endswith("norm1.weight") for other in state)
         key = key.replace(".norm.", f".global_rep.{depth}.")
-    for pattern, name in TIMM:
-        key = re.sub(pattern, name, key)
-    return key
+    return rename(key, TIMM)
 
 
 def _init_weights(module: nn.Module) -> None:

@@ -4,6 +4,8 @@ import re
 
 from torch import Tensor
 
+from densevit.backbones.rename import rename
+
 _TIMM = {r"shortcut_proj_(attn|mlp)\.": "proj."}
 _TORCHVISION = {
     r"^conv_proj\.": "patch_embed.proj.",
@@ -25,8 +27,7 @@ def official_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     renamed = {}
     for key, value in state.items():
         key = _TIMM_BLOCK.sub(lambda match: f"blocks.{starts[int(match[1])] + int(match[2])}.", key)
-        for foreign, ours in (_TIMM | _TORCHVISION).items():
-            key = re.sub(foreign, ours, key)
+        key = rename(key, (_TIMM | _TORCHVISION).items())
         if key in ("cls_token", "pos_embed_spatial", "pos_embed_temporal", "pos_embed_class"):
             value = value.reshape(1, -1, value.shape[-1])
         renamed[key] = value

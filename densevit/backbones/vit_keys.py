@@ -26,6 +26,8 @@ import re
 import torch
 from torch import Tensor
 
+from densevit.backbones.rename import rename
+
 State = dict[str, Tensor]
 
 NAMES = (
@@ -51,7 +53,7 @@ JOINED = {"qkv": ("query", "key", "value"), "kv": ("key", "value"), "q": ("query
 
 def from_jax(state: State) -> State:
     """Return tensors of JAX, "/" in their names read as ".", under our names; others pass through."""
-    renamed = {_rename(key): _transpose(key, value) for key, value in state.items()}
+    renamed = {rename(key, NAMES): _transpose(key, value) for key, value in state.items()}
     for name in [key for key in renamed if re.search(r"\.query\.\w+$", key)]:
         start, end = name.split("query")
         for layer in ("q", "kv") if start == "attn_pool." else ("qkv",):
@@ -67,12 +69,6 @@ def join_class_position(state: State) -> State:
     if token is None or positions is None or not _is_square(positions.shape[1] - 1):
         return state
     return {**state, "cls_token": token + positions[:, :1], "pos_embed": positions[:, 1:]}
-
-
-def _rename(key: str) -> str:
-    for pattern, name in NAMES:
-        key = re.sub(pattern, name, key)
-    return key
 
 
 def _transpose(key: str, value: Tensor) -> Tensor:

@@ -86,6 +86,7 @@ class ValidationLoop(ValLoop):
     def run(self) -> dict[str, float]:
         """Return the metrics, with ``loss`` and its terms averaged over the samples."""
         self.totals, self.count = {}, 0
+        self._forget_earlier()
         self.runner.call_hook("before_val")
         self.runner.call_hook("before_val_epoch")
         self.runner.model.eval()
@@ -109,6 +110,12 @@ class ValidationLoop(ValLoop):
             self.totals[name] = self.totals.get(name, 0.0) + value.item() * len(data_batch)
         self.evaluator.process(data_samples=predictions, data_batch=data_batch)
         self.runner.call_hook("after_val_iter", batch_idx=idx, data_batch=data_batch, outputs=predictions)
+
+    def _forget_earlier(self) -> None:
+        """Drop what earlier validations logged: mmengine logs the mean of all that it has of a loss."""
+        scalars = self.runner.message_hub.log_scalars
+        for name in [name for name in scalars if name.startswith("val/")]:
+            del scalars[name]
 
     def _mean_losses(self) -> dict[str, float]:
         """Average over the samples of all ranks; a rank may have had none."""

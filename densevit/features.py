@@ -113,6 +113,11 @@ class Neck(nn.Module, ABC):
     def forward(self, maps: Maps, space: Sequence[int]) -> Maps:
         """Return one map per spec, in the order of ``specs``, for an input of size ``space``."""
 
+    @staticmethod
+    def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Rename a foreign state dict of this neck to our keys; keys already ours pass through."""
+        return state
+
 
 class Head(nn.Module, ABC):
     """Features to raw outputs, outputs to losses or predictions.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from densevit.errors import CheckpointError
-from densevit.features import Backbone, Head
+from densevit.features import Backbone, Head, Neck
 from densevit.registry import BACKBONES
 
 State = dict[str, Tensor]
@@ -23,8 +23,10 @@ State = dict[str, Tensor]
 _WRAPPERS = ("state_dict", "model_state", "model", "model_ema", "teacher")
 _JAX_WRAPPERS = ("params/", "opt/target/")
 _PARTS = ("backbone", "neck", "head")
-# What our, mmsegmentation's and classification libraries' files call the head.
-_HEADS = ("head", "decode_head", "classifier")
+# What our, mmsegmentation's, classification libraries' and mmdetection's files call the head.
+_HEADS = ("head", "decode_head", "classifier", "bbox_head")
+# Beside the head or instead of it in mmsegmentation's, mmdetection's and detectron2's files, in it here.
+_PARTS_OF_HEADS = ("auxiliary_head", "rpn_head", "roi_head", "proposal_generator", "roi_heads")
 # Batch norm counts its steps; nothing reads the count, and not every library stores it.
 _COUNTER = "num_batches_tracked"
 
@@ -88,7 +90,7 @@ def load_weights(
     modules = {"backbone": model}
     if not isinstance(model, Backbone):
         modules = {name: part for name, part in model.named_children() if name in _PARTS}
-    states = _split(_unwrap(content, report.source), modules["backbone"], report)
+    states = _split(_name_parts(_unwrap(content, report.source)), modules["backbone"], report)
     states = _translate_parts(modules, states)
     fitted = {part: _fit(part, module, states[part], report) for part, module in modules.items()}
     report.unexpected += [f"{part}.{key}" for part in states.keys() - modules.keys() for key in states[part]]
@@ -173,6 +175,14 @@ def _unwrap(content: Any, source: str) -> State:
     return state
 
 
+def _name_parts(state: State) -> State:
+    """Name the backbone and the neck of detectron2 as ours, where the first is called the bottom of the second."""
+    if not any(key.startswith(("bottom_up.", "backbone.bottom_up.")) for key in state):
+        return state
+    state = {re.sub(r"^(backbone\.)?bottom_up\.", "backbone.", key): value for key, value in state.items()}
+    return {re.sub(r"^(backbone\.)?(?=fpn_|top_block\.)", "neck.", key): value for key, value in state.items()}
+
+
 def _split(state: State, backbone: nn.Module, report: LoadReport) -> dict[str, State]:
     """Sort tensors by part of the model. What has no prefix belongs to the backbone of a classifier."""
     whole = any(key.startswith("backbone.") for key in state)
@@ -183,7 +193,7 @@ def _split(state: State, backbone: nn.Module, report: LoadReport) -> dict[str, S
         part, _, name = key.partition(".")
         if part in _HEADS and not _translate(backbone, {key: value}).keys() & own:
             parts["head"][name] = value
-        elif part == "auxiliary_head":  # beside the head officially, in it here
+        elif part in _PARTS_OF_HEADS:
             parts["head"][key] = value
         elif not whole:
             parts["backbone"][key] = value
@@ -200,11 +210,12 @@ def _translate_parts(modules: Mapping[str, nn.Module], states: Mapping[str, Stat
     own = modules["backbone"].state_dict().keys()
     numbered = [key for key in backbone if key.startswith("head.") and key not in own]
     head = {**states["head"], **{key.removeprefix("head."): backbone.pop(key) for key in numbered}}
-    return {**states, "backbone": backbone, "head": _translate(modules.get("head"), head)}
+    neck = _translate(modules.get("neck"), states["neck"])
+    return {"backbone": backbone, "neck": neck, "head": _translate(modules.get("head"), head)}
 
 
 def _translate(module: nn.Module | None, state: State) -> State:
-    return module.translate(state) if isinstance(module, Backbone | Head) else state
+    return module.translate(state) if isinstance(module, Backbone | Neck | Head) else state
 
 
 def _fit(part: str, module: nn.Module, state: State, report: LoadReport) -> State:

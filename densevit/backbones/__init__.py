@@ -24,7 +24,19 @@ from densevit.backbones.dhvt import (
 from densevit.backbones.mit import MiT, mit_b0, mit_b1, mit_b2, mit_b3, mit_b4, mit_b5
 from densevit.backbones.mixer import MLPMixer, mixer_b16, mixer_b32, mixer_l16, mixer_l32, mixer_s16, mixer_s32
 from densevit.backbones.mobilevit import MobileViT, mobilevit_s, mobilevit_xs, mobilevit_xxs
-from densevit.backbones.mvit import MViT, mvitv1_b, mvitv1_b_24_wide, mvitv2_b, mvitv2_l, mvitv2_s, mvitv2_t
+from densevit.backbones.mvit import (
+    MViT,
+    mvitv1_b,
+    mvitv1_b_24_wide,
+    mvitv2_b,
+    mvitv2_b_window,
+    mvitv2_l,
+    mvitv2_l_window,
+    mvitv2_s,
+    mvitv2_s_window,
+    mvitv2_t,
+    mvitv2_t_window,
+)
 from densevit.backbones.timm_adapter import TimmBackbone
 from densevit.backbones.vit import ViT, vit_b16, vit_b32, vit_g14, vit_gigantic14, vit_l16, vit_s16, vit_s32, vit_ti16
 from densevit.backbones.xcit import (
@@ -98,9 +110,13 @@ __all__ = [
     "mvitv1_b",
     "mvitv1_b_24_wide",
     "mvitv2_b",
+    "mvitv2_b_window",
     "mvitv2_l",
+    "mvitv2_l_window",
     "mvitv2_s",
+    "mvitv2_s_window",
     "mvitv2_t",
+    "mvitv2_t_window",
     "vit_b16",
     "vit_b32",
     "vit_g14",

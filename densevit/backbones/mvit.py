@@ -113,6 +113,9 @@ class MViT(Backbone):
         residual_pooling: Add pooled queries to the output of attention; queries are then pooled in every block.
         class_token: Carry a token on which to classify; if not, the mean of the last tokens serves.
         absolute_positions: Learn absolute positions.
+        window: Cells per axis of the windows of the first stage; like the grid, they shrink from stage to stage. Blocks
+            attend within windows, but the last of each stage but the first to everything, at the stride of keys and
+            values of the stage before: hybrid window attention (v2, section 4.2). By default there are no windows.
         drop_path: Rate of stochastic depth at the last block.
         out_indices: Stages to return; those after the last of them are not built. By default all, none with ``token``.
         token: Return the class token, or the mean of the last tokens, after the final norm.
@@ -143,13 +146,14 @@ class MViT(Backbone):
         residual_pooling: bool = True,
         class_token: bool = False,
         absolute_positions: bool = False,
+        window: Sequence[int] = (),
         drop_path: float = 0.1,
         out_indices: Sequence[int] | None = None,
         token: bool = False,
         frozen_stages: int = 0,
     ) -> None:
         super().__init__()
-        _check(dims, depths, num_heads, patch_kernel, patch_stride, pool_kernel, q_stride, kv_stride)
+        _check(dims, depths, num_heads, window, patch_kernel, patch_stride, pool_kernel, q_stride, kv_stride)
         count, axes = len(dims), len(patch_kernel)
         size = (img_size,) * axes if isinstance(img_size, int) else tuple(img_size)
         self.in_channels, self.img_size = in_channels, size[-1]
@@ -170,15 +174,13 @@ class MViT(Backbone):
         attention = partial(PoolingAttention, kernel=pool_kernel, residual=residual_pooling, class_token=class_token)
         self.blocks = nn.ModuleList()
         dim, rates = dims[0], drop_path_rates(drop_path, depths)
-        for i, depth in enumerate(self.depths):
-            for j in range(depth):
-                stride = q_stride if i > 0 and j == 0 else (1,) * axes
-                kv_stride = [max(kv // q, 1) for kv, q in zip(kv_stride, stride, strict=True)]
+        for i, stage in enumerate(_pooling(self.depths, q_stride, kv_stride, window)):
+            for j, pooling in enumerate(stage):
                 table = grid if relative_positions else ()
-                attn = attention(dim, dims[i], num_heads[i], q_stride=stride, kv_stride=kv_stride, relative_grid=table)
-                dim = channels[i] if j == depth - 1 else dims[i]
+                attn = attention(dim, dims[i], num_heads[i], relative_grid=table, **pooling)
+                dim = channels[i] if j == len(stage) - 1 else dims[i]
                 self.blocks.append(MultiscaleBlock(attn, dim, mlp_ratio, rates[i][j]))
-                grid = _shrink(grid, stride)
+                grid = _shrink(grid, pooling["q_stride"])
         for i in self.out_indices:
             self.add_module(f"scale{i + 2}_norm", nn.LayerNorm(channels[i], eps=1e-6))
         if token:
@@ -240,6 +242,23 @@ class MViT(Backbone):
             freeze(self.get_submodule(f"scale{i + 2}_norm"))
 
 
+def _pooling(
+    depths: Sequence[int], q_stride: Sequence[int], kv_stride: Sequence[int], window: Sequence[int]
+) -> list[list[dict[str, Any]]]:
+    """Return, by stage and block, how attention pools and where it is windowed."""
+    stages: list[list[dict[str, Any]]] = []
+    kv_strides = [[max(kv // q**i, 1) for kv, q in zip(kv_stride, q_stride, strict=True)] for i in range(len(depths))]
+    for i, depth in enumerate(depths):
+        stages.append([])
+        for j in range(depth):
+            stride = q_stride if i > 0 and j == 0 else (1,) * len(q_stride)
+            whole = bool(window) and i > 0 and j == depth - 1
+            reach = () if whole else window
+            stages[i].append({"q_stride": stride, "kv_stride": kv_strides[i - whole], "window": reach})
+            window = window and _shrink(window, stride)
+    return stages
+
+
 def _patches(in_channels: int, dim: int, kernel: Sequence[int], stride: Sequence[int]) -> nn.Module:
     return CONVS[len(kernel)](in_channels, dim, tuple(kernel), tuple(stride), tuple(k // 2 for k in kernel))
 
@@ -252,13 +271,19 @@ def _shrink(grid: Sequence[int], stride: Sequence[int]) -> tuple[int, ...]:
     return tuple(-(-n // s) for n, s in zip(grid, stride, strict=True))
 
 
-def _check(dims: Sequence[int], depths: Sequence[int], num_heads: Sequence[int], *per_axis: Sequence[int]) -> None:
+def _check(
+    dims: Sequence[int],
+    depths: Sequence[int],
+    num_heads: Sequence[int],
+    window: Sequence[int],
+    *per_axis: Sequence[int],
+) -> None:
     if not len(dims) == len(depths) == len(num_heads) or not 0 < len(dims) <= 4:
         raise ConfigError("MViT has one to four stages: give as many dims, depths and num_heads")
-    if len({len(setting) for setting in per_axis}) > 1 or len(per_axis[0]) not in CONVS:
+    if len({len(setting) for setting in (*per_axis, window or per_axis[0])}) > 1 or len(per_axis[0]) not in CONVS:
         raise ConfigError(
             "MViT sees images or videos: give each of patch_kernel, patch_stride, pool_kernel, q_stride and kv_stride "
-            "two numbers, or three"
+            "two numbers, or three, and window as many or none"
         )
     check_heads("MViT", dims, num_heads)
 
@@ -286,6 +311,30 @@ def mvitv2_l(**options: Any) -> MViT:
     """216.8M parameters."""
     large: dict[str, Any] = {"dims": (144, 288, 576, 1152), "num_heads": (2, 4, 8, 16), "depths": (2, 6, 36, 4)}
     return MViT(**{**large, "widen_in_mlp": True, "drop_path": 0.5, **options})
+
+
+@BACKBONES.register_module()
+def mvitv2_t_window(**options: Any) -> MViT:
+    """23.4M parameters, with hybrid window attention for the large images of detection."""
+    return mvitv2_t(**{"window": (56, 56), "drop_path": 0.2, **options})
+
+
+@BACKBONES.register_module()
+def mvitv2_s_window(**options: Any) -> MViT:
+    """34.1M parameters, for detection."""
+    return mvitv2_s(**{"window": (56, 56), "drop_path": 0.2, **options})
+
+
+@BACKBONES.register_module()
+def mvitv2_b_window(**options: Any) -> MViT:
+    """50.7M parameters, for detection."""
+    return mvitv2_b(**{"window": (56, 56), "drop_path": 0.4, **options})
+
+
+@BACKBONES.register_module()
+def mvitv2_l_window(**options: Any) -> MViT:
+    """212.5M parameters, for detection. As officially, the width changes in attention, unlike that of `mvitv2_l`."""
+    return mvitv2_l(**{"window": (56, 56), "widen_in_mlp": False, **options})
 
 
 def _version1(depths: Sequence[int], options: dict[str, Any]) -> MViT:

@@ -20,6 +20,7 @@ from densevit.layers.position_bias import resize_bias
 from densevit.layers.rel_pos import relative_bias, resize_table
 from densevit.layers.shape import crop, pad_stack, pointwise, resize, to_map, to_tokens
 from densevit.layers.transformer_block import TransformerBlock
+from densevit.layers.windows import from_windows, to_windows
 
 __all__ = [
     "CONVS",
@@ -47,6 +48,7 @@ __all__ = [
     "drop_path_rates",
     "fit_positions",
     "freeze",
+    "from_windows",
     "halving_convs",
     "init_lecun",
     "init_linear",
@@ -62,4 +64,5 @@ __all__ = [
     "resize_table",
     "to_map",
     "to_tokens",
+    "to_windows",
 ]

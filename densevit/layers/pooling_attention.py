@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from densevit.errors import ConfigError
 from densevit.layers.attention import attend_biased
 from densevit.layers.rel_pos import AXES, relative_bias, table_length
 from densevit.layers.shape import to_map, to_tokens
+from densevit.layers.windows import from_windows, to_windows
 
 # Convolutions by number of axes.
 CONVS: dict[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -34,6 +36,11 @@ class PoolingAttention(nn.Module):
         residual: Add the pooled queries to what they gather.
         relative_grid: Grid of inputs for which relative positions are learnt, if any are; others interpolate them.
         class_token: Whether the first token belongs to no cell of the grid.
+        window: Cells of the input per axis that attend to each other, after pooling; all of them by default. Windows
+            begin at the first cell. The last ones are filled up with zeros, which are attended to, as officially.
+
+    Raises:
+        ConfigError: The strides do not divide the window, or there is a class token beside it.
     """
 
     def __init__(
@@ -47,13 +54,20 @@ class PoolingAttention(nn.Module):
         residual: bool = True,
         relative_grid: Sequence[int] = (),
         class_token: bool = False,
+        window: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        if window and class_token:
+            raise ConfigError("a class token lies in no window: leave out window, or class_token")
+        for stride in (q_stride, kv_stride) if window else ():
+            if any(w < 1 or w % s for w, s in zip(window, stride, strict=True)):
+                raise ConfigError(f"strides of {tuple(stride)} do not divide a window of {tuple(window)} cells")
         self.num_heads = num_heads
         self.padding = tuple(k // 2 for k in kernel)
         self.strides = {"q": tuple(q_stride), "k": tuple(kv_stride), "v": tuple(kv_stride)}
         self.residual = residual
         self.prefix = int(class_token)
+        self.window = tuple(window)
         self.qkv = nn.Linear(dim, 3 * out_dim)
         self.proj = nn.Linear(out_dim, out_dim)
         head_dim, conv = out_dim // num_heads, CONVS[len(kernel)]
@@ -75,10 +89,7 @@ class PoolingAttention(nn.Module):
         else:
             (q,), q_grid = self._pool("q", x, grid)
             (k, v), k_grid = self._pool("kv", x, grid)
-        if self.axes:
-            x = attend_biased(q, k, v, self._bias(q, q_grid, k_grid))
-        else:
-            x = F.scaled_dot_product_attention(q, k, v)
+        x = (self._attend_in_windows if self.window else self._attend)(q, k, v, q_grid, k_grid)
         if self.residual:
             x = x + q if not self.prefix else torch.cat([x[:, :, :1], x[:, :, 1:] + q[:, :, 1:]], dim=2)
         return self.proj(x.transpose(1, 2).flatten(2)), q_grid
@@ -104,6 +115,22 @@ class PoolingAttention(nn.Module):
         pooled = tokens.unflatten(-1, (len(names), self.num_heads, -1)).unbind(2)
         pooled = [self.get_submodule(f"norm_{name}")(t) for name, t in zip(names, pooled, strict=True)]
         return [t.transpose(1, 2) for t in pooled], cells.shape[2:]
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, q_grid: Sequence[int], k_grid: Sequence[int]) -> Tensor:
+        if not self.axes:
+            return F.scaled_dot_product_attention(q, k, v)
+        return attend_biased(q, k, v, self._bias(q, q_grid, k_grid))
+
+    def _attend_in_windows(
+        self, q: Tensor, k: Tensor, v: Tensor, q_grid: Sequence[int], k_grid: Sequence[int]
+    ) -> Tensor:
+        q_window, k_window = (
+            tuple(w // s for w, s in zip(self.window, self.strides[name], strict=True)) for name in "qk"
+        )
+        q = to_windows(q.transpose(1, 2), q_grid, q_window).transpose(1, 2)
+        k, v = (to_windows(t.transpose(1, 2), k_grid, k_window).transpose(1, 2) for t in (k, v))
+        x = self._attend(q, k, v, q_window, k_window)
+        return from_windows(x.transpose(1, 2), q_grid, q_window).transpose(1, 2)
 
     def _bias(self, q: Tensor, q_grid: Sequence[int], k_grid: Sequence[int]) -> Tensor:
         tables = [getattr(self, f"rel_pos_{axis}") for axis in self.axes]

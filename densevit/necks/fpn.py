@@ -3,6 +3,7 @@
 Paper: https://arxiv.org/abs/1612.03144
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -14,6 +15,9 @@ from densevit.features import FeatureSpec, Maps, Neck, Specs
 from densevit.registry import NECKS, suggestion
 
 EXTRAS = ("max_pool", "on_input", "on_output")
+# What detectron2 calls the convolutions, and numbers by level.
+_DETECTRON2 = {"fpn_lateral": "lateral_convs", "fpn_output": "fpn_convs", "top_block.p": "fpn_convs"}
+_DETECTRON2_KEY = re.compile(r"(fpn_lateral|fpn_output|top_block\.p)(\d)\.")
 
 
 @NECKS.register_module()
@@ -73,6 +77,14 @@ class FPN(Neck):
             levels[i - 1] = levels[i - 1] + F.interpolate(levels[i], levels[i - 1].shape[2:], mode="nearest")
         outs = [self.fpn_convs[i](x) for i, x in enumerate(levels)]
         return tuple(outs + self._extra(maps[-1] if self.extra == "on_input" else outs[-1]))
+
+    @staticmethod
+    def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Rename detectron2's layout."""
+        found = {key: match for key in state if (match := _DETECTRON2_KEY.match(key))}
+        first = min((int(match[2]) for match in found.values()), default=0)
+        names = {k: f"{_DETECTRON2[m[1]]}.{int(m[2]) - first}.conv.{k[m.end() :]}" for k, m in found.items()}
+        return {names.get(key, key): value for key, value in state.items()}
 
     def _extra(self, x: Tensor) -> list[Tensor]:
         outs: list[Tensor] = []

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from densevit.features import Features
-from densevit.registry import BACKBONES, HEADS
+from densevit.registry import BACKBONES, HEADS, NECKS
 from densevit.weights import load_weights
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -27,7 +27,7 @@ TOLERANCE = 1e-5
 
 
 class Network(nn.Module):
-    """A backbone and, where the golden file has one, a head."""
+    """A backbone and, where the golden file has one, a neck or a head."""
 
     def __init__(self, golden: dict[str, Any]) -> None:
         super().__init__()
@@ -35,10 +35,13 @@ class Network(nn.Module):
         inputs = {"specs": self.backbone.specs}
         if self.backbone.token_channels:
             inputs["token_channels"] = self.backbone.token_channels
+        self.neck = NECKS.build(golden["neck"], {"specs": self.backbone.specs}) if "neck" in golden else None
         self.head = HEADS.build(golden["head"], inputs) if "head" in golden else None
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         features: Features = self.backbone(x)
+        if self.neck is not None:
+            features = features._replace(maps=self.neck(features.maps, x.shape[2:]))
         outputs = {f"map {i}": m for i, m in enumerate(features.maps)}
         if self.head is not None:
             outputs["logits"] = self.head(features)

@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 TIMM = ["timm>=1.0.16"]
-TEST = ["pytest>=8", "pytest-timeout>=2.3", "transformers>=5.0", *TIMM]
+TEST = ["pytest>=8", "pytest-timeout>=2.3", "pycocotools>=2.0.8", "transformers>=5.0", *TIMM]
 
 setup(
     name="densevit",
@@ -29,6 +29,7 @@ setup(
         "rich>=13.7",
         "safetensors>=0.4.5",
         "tensorboard>=2.18",
+        "faster-coco-eval>=1.7",
     ],
     extras_require={"timm": TIMM, "test": TEST, "dev": [*TEST, "mypy>=1.13", "pre-commit>=4", "ruff>=0.8"]},
 )

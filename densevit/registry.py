@@ -14,7 +14,7 @@ from mmengine import registry as root
 
 from densevit.errors import ConfigError
 
-_TASKS = ["densevit.tasks.classification", "densevit.tasks.segmentation"]
+_TASKS = ["densevit.tasks.classification", "densevit.tasks.detection", "densevit.tasks.segmentation"]
 
 
 class Registry(root.Registry):

@@ -9,7 +9,7 @@ from torch import Tensor
 from densevit.errors import InstallationError
 
 try:
-    from torchvision.tv_tensors import Image, Mask
+    from torchvision.tv_tensors import BoundingBoxes, Image, Mask
 except (ImportError, RuntimeError) as error:  # the first import of torchvision, wherever one starts
     raise InstallationError(
         f"torchvision does not match torch {torch.__version__} ({error}). Mend it: pip install -U torch torchvision"
@@ -43,6 +43,27 @@ class ClassTarget:
     """Ground truth of classification: int64 ``()``, the index of the class, or ``(K,)`` shares after mixing images."""
 
     label: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class BoxTarget:
+    """Ground truth of detection and instance segmentation: n objects of one image.
+
+    Attributes:
+        boxes: ``(n, 4)`` float32, x1, y1, x2, y2 in pixels.
+        labels: ``(n,)`` int64, indices of classes.
+        crowd: ``(n,)`` bool, regions of many objects: neither trained on nor counted.
+        area: ``(n,)`` float32, pixels as the file says; the metric sorts objects by it.
+        masks: ``(n, H, W)`` uint8, 1 inside; None where only boxes are wanted.
+        image_id: int64 ``()``, of the file of annotations.
+    """
+
+    boxes: BoundingBoxes | Tensor
+    labels: Tensor
+    crowd: Tensor
+    area: Tensor
+    masks: Mask | None
+    image_id: Tensor
 
 
 @dataclass(frozen=True, slots=True)

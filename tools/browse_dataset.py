@@ -4,6 +4,7 @@ python tools/browse_dataset.py configs/segformer_b0_ade20k.py --split train --co
 """
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torchvision.tv_tensors import BoundingBoxes
 
 from densevit.cli import add_config_options, config_from, run
 from densevit.data.dataset import DenseDataset, SampleKey
 from densevit.engine.report import side_by_side
 from densevit.errors import ConfigError
 from densevit.registry import DATASETS
+from densevit.structures import BoxTarget
 
 COLUMNS, PANEL_HEIGHT = 2, 180
 
@@ -49,14 +52,17 @@ def draw_sample(dataset: DenseDataset, key: SampleKey) -> dict[str, np.ndarray]:
     sample = dataset[key]
     assert sample is not None, "without a quarantine nothing is left out"
 
-    def labelled(image: np.ndarray, truth: Any) -> np.ndarray:
-        return dataset.prediction.draw_truth(image, truth, dataset.classes, dataset.palette)
+    def labelled(image: np.ndarray, target: Any) -> np.ndarray:
+        return dataset.prediction.draw_truth(image, target, dataset.classes, dataset.palette)
 
-    seen = panel(sample.image)
+    truth, seen = sample.target, panel(sample.image)
+    if isinstance(truth, BoxTarget):  # whose boxes are plain by now: drawing them at another size takes their own
+        boxes = BoundingBoxes(truth.boxes, format="XYXY", canvas_size=sample.meta.input_size)
+        truth = dataclasses.replace(truth, boxes=boxes)
     return {
         Path(path).name: labelled(panel(original), target),
         "as the network sees it": seen,
-        "its labels": labelled(seen, sample.target),
+        "its labels": labelled(seen, truth),
     }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ STACKABLE = (Tensor, Image, Mask)  # with no data but their values
 
 
 class Batch(list[Sample]):
-    """Samples, which a worker sends as one tensor per field where their shapes are equal.
+    """Samples, which a worker sends as one tensor per field where their shapes are equal but for the first size.
 
     A tensor sent by itself takes a file descriptor and, in both processes, longer than decoding a small image.
     """
@@ -38,19 +38,33 @@ def collate_batch(samples: Sequence[Sample | None]) -> Batch:
     return Batch(collate(samples))
 
 
-def _pack(values: list[Any]) -> tuple[type | None, Any]:
-    """Return (type, one tensor) of tensors of one kind, else (None, the values)."""
-    kinds = {(type(v), v.shape, v.dtype) if type(v) in STACKABLE else None for v in values}
+class Packed(NamedTuple):
+    """Tensors in one: stacked, or where ``lengths`` says how long each is, one after the other."""
+
+    kind: type
+    values: Tensor
+    lengths: list[int] | None
+
+
+def _pack(values: list[Any]) -> Packed | list[Any]:
+    """Return tensors of one kind as one tensor if they differ in length at most; else the values as they are."""
+    kinds = {(type(v), v.dtype, v.ndim, v.shape[1:]) if type(v) in STACKABLE else None for v in values}
     if len(kinds) != 1 or None in kinds:
-        return None, values
-    return type(values[0]), torch.stack([v.as_subclass(Tensor) for v in values])
+        return values
+    plain = [v.as_subclass(Tensor) for v in values]
+    if len({v.shape for v in plain}) == 1:
+        return Packed(type(values[0]), torch.stack(plain), None)
+    return Packed(type(values[0]), torch.cat(plain), [len(v) for v in plain])
 
 
-def _unpack(kind: type | None, packed: Any) -> list[Any]:
-    return packed if kind is None else [x.as_subclass(kind) for x in packed.unbind()]
+def _unpack(packed: Packed | list[Any]) -> Sequence[Any]:
+    if not isinstance(packed, Packed):
+        return packed
+    parts = packed.values.unbind() if packed.lengths is None else packed.values.split(packed.lengths)
+    return [x.as_subclass(packed.kind) for x in parts]
 
 
 def _unpack_batch(images: Any, kind: Any, targets: list[Any], metas: list[Meta]) -> Batch:
     if kind is not None:
-        targets = [kind(*values) for values in zip(*(_unpack(*field) for field in targets), strict=True)]
-    return Batch(map(Sample, _unpack(*images), targets, metas))
+        targets = [kind(*values) for values in zip(*map(_unpack, targets), strict=True)]
+    return Batch(map(Sample, _unpack(images), targets, metas))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 from torchvision.transforms import v2
+from torchvision.tv_tensors import BoundingBoxes
 
 from densevit.data.prediction import Prediction
 from densevit.data.quarantine import Quarantine
@@ -159,5 +160,10 @@ def _seed(seed: int) -> None:
 
 
 def _compact(value: Any) -> Any:
-    """Copy a tensor that may be a view, e.g. a crop: a worker would send all of the memory behind it."""
+    """Copy a tensor that may be a view, e.g. a crop: a worker would send all of the memory behind it.
+
+    Boxes become a plain tensor: the size of the image, which they carry along, is in the meta.
+    """
+    if isinstance(value, BoundingBoxes):
+        value = value.as_subclass(Tensor).float()
     return value.clone(memory_format=torch.contiguous_format) if isinstance(value, Tensor) else value

@@ -2,19 +2,21 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from densevit.data.readers import read_image, read_mask
-from densevit.data.scenes import CLASSES, draw_scene
+from densevit.data.scenes import CLASSES, OBJECT_CLASSES, Scene, draw_scene
 from densevit.errors import DataError
 
 VERSION = 1  # of the pictures: those of another version are drawn anew
 MARKER = "demo.json"
-SEGMENTATION_CLASSES = CLASSES
+SEGMENTATION_CLASSES, DETECTION_CLASSES = CLASSES, OBJECT_CLASSES
+MIN_PIXELS = 16  # of an object that others hide: with fewer it is left out
 
 
 def make_segmentation(root: str | Path, train: int = 320, val: int = 32, seed: int = 0) -> None:
@@ -27,23 +29,94 @@ def make_segmentation(root: str | Path, train: int = 320, val: int = 32, seed: i
         DataError: ``root`` holds images or annotations that were not made here.
     """
     root = Path(root)
-    _claim(root, {"version": VERSION, "seed": seed})
+    _claim(root, {"version": VERSION, "seed": seed}, ("images/*/*", "annotations/*/*"))
     for stream, (split, count) in enumerate([("training", train), ("validation", val)]):
         images, masks = root / "images" / split, root / "annotations" / split
         names = [f"scene_{number:05d}" for number in range(count)]
         for number, name in enumerate(names):
             image_path, mask_path = images / f"{name}.jpg", masks / f"{name}.png"
             if not _is_intact(image_path, mask_path):
-                image, mask = draw_scene(np.random.default_rng((seed, stream, number)))
-                _write_image(image_path, image[..., ::-1])
-                _write_image(mask_path, mask)
+                scene = draw_scene(np.random.default_rng((seed, stream, number)))
+                _write_image(image_path, scene.image[..., ::-1])
+                _write_image(mask_path, scene.ids)
         _remove(path for folder in (images, masks) for path in folder.glob("*") if path.stem not in names)
 
 
-def _claim(root: Path, made: dict[str, int]) -> None:
-    """Mark ``root`` as demo data made like this; remove what was made otherwise."""
+def make_detection(root: str | Path, train: int = 320, val: int = 32, seed: int = 0) -> None:
+    """Write the landscapes of `make_segmentation` in the layout of COCO, with what stands in them as objects.
+
+    Pictures are in ``{train,val}``, boxes and polygons of the classes `DETECTION_CLASSES` in
+    ``annotations/instances_{train,val}.json``. Both cover what is seen of an object; what surrounds another one covers
+    it too. Files are kept, written and removed as by `make_segmentation`.
+
+    Raises:
+        DataError: ``root`` holds images or annotations that were not made here.
+    """
+    root = Path(root)
+    _claim(root, {"version": VERSION, "seed": seed}, ("train/*", "val/*", "annotations/*"))
+    for stream, (split, count) in enumerate([("train", train), ("val", val)]):
+        paths = [root / split / f"scene_{number:05d}.jpg" for number in range(count)]
+        annotations = root / "annotations" / f"instances_{split}.json"
+        _remove(path for path in (root / split).glob("*") if path not in paths)
+        _remove(annotations.parent.glob(f".{annotations.name}.*"))  # what an interrupted run left
+        if all(map(_is_image, paths)) and _lists(annotations, paths):
+            continue
+        scenes = [draw_scene(np.random.default_rng((seed, stream, number))) for number in range(count)]
+        for path, scene in zip(paths, scenes, strict=True):
+            if not _is_image(path):
+                _write_image(path, scene.image[..., ::-1])
+        _write(annotations, json.dumps(_coco(paths, scenes)).encode())
+
+
+def _coco(paths: Sequence[Path], scenes: Sequence[Scene]) -> dict[str, Any]:
+    """Return pictures, classes and objects as a COCO file holds them; ids count from 1."""
+    height, width = scenes[0].ids.shape if scenes else (0, 0)
+    images = [
+        {"id": i, "file_name": path.name, "height": height, "width": width} for i, path in enumerate(paths, start=1)
+    ]
+    categories = [{"id": i, "name": name} for i, name in enumerate(DETECTION_CLASSES, start=1)]
+    found = [(image_id, each) for image_id, scene in enumerate(scenes, start=1) for each in _objects(scene)]
+    annotations = [{"id": i, "image_id": image_id, **each} for i, (image_id, each) in enumerate(found, start=1)]
+    return {"images": images, "categories": categories, "annotations": annotations}
+
+
+def _objects(scene: Scene) -> Iterator[dict[str, Any]]:
+    """Yield class, box, area and outlines of the objects of which enough is seen, from far to near."""
+    for number in range(1, int(scene.objects.max()) + 1):
+        mask = (scene.objects == number).astype(np.uint8)
+        kind = int(scene.ids[mask > 0].max(initial=0)) - CLASSES.index(DETECTION_CLASSES[0])
+        if mask.sum() < MIN_PIXELS or kind < 1:  # a line of pixels may be all edge
+            continue
+        outlines = _outlines(mask)
+        yield {
+            "category_id": kind,
+            "iscrowd": 0,
+            "bbox": list(cv2.boundingRect(mask)),
+            "area": sum(cv2.contourArea(outline) for outline in outlines),
+            "segmentation": [outline.ravel().tolist() for outline in outlines],
+        }
+
+
+def _outlines(mask: np.ndarray) -> list[np.ndarray]:
+    """Return the outer outlines of a mask, along the sides of its pixels, ``(n, 2)`` int32 x, y each."""
+    doubled = cv2.resize(mask, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)  # an outline goes through centres
+    contours, _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return [(contour[:, 0] + 1) // 2 for contour in contours]
+
+
+def _lists(annotations: Path, paths: Sequence[Path]) -> bool:
+    """Say whether a COCO file is whole and of these pictures."""
+    try:
+        images = json.loads(annotations.read_text())["images"]
+    except (OSError, ValueError):
+        return False
+    return [image["file_name"] for image in images] == [path.name for path in paths]
+
+
+def _claim(root: Path, made: dict[str, int], patterns: Sequence[str]) -> None:
+    """Mark ``root``, with the files of these patterns, as demo data made like this; remove what was made otherwise."""
     marker = root / MARKER
-    files = [path for folder in ("images", "annotations") for path in (root / folder).glob("*/*")]
+    files = [path for pattern in patterns for path in root.glob(pattern)]
     if files and not marker.exists():
         raise DataError(f"{root} holds data that were not generated here; choose another --root")
     if not marker.exists() or json.loads(marker.read_text()) != made:
@@ -54,6 +127,13 @@ def _claim(root: Path, made: dict[str, int]) -> None:
 def _is_intact(image: Path, mask: Path) -> bool:
     try:
         return read_image(image).shape[1:] == read_mask(mask).shape
+    except DataError:
+        return False
+
+
+def _is_image(path: Path) -> bool:
+    try:
+        return bool(read_image(path).numel())
     except DataError:
         return False
 

@@ -61,7 +61,7 @@ class TrainSampler(Sampler[SampleKey]):
         while True:
             if epoch != position // self.epoch_length:
                 epoch = position // self.epoch_length
-                order = self._order(epoch)
+                order = self.order(epoch)
             place, repeat = divmod(position % self.epoch_length % self.size, self.repeats)
             yield SampleKey(int(order[place]), epoch, repeat)
             position += self.world_size
@@ -70,7 +70,8 @@ class TrainSampler(Sampler[SampleKey]):
         """Samples of one epoch on this rank; iteration goes on beyond."""
         return self.steps_per_epoch * self.total_batch // self.world_size
 
-    def _order(self, epoch: int) -> torch.Tensor:
+    def order(self, epoch: int) -> torch.Tensor:
+        """Return the indices of all samples in the order of an epoch, for all ranks."""
         if not self.shuffle:
             return torch.arange(self.size)
         generator = torch.Generator().manual_seed(mix_seed(self.seed, epoch))

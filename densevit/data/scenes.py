@@ -1,4 +1,4 @@
-"""Drawn landscapes with masks, to try segmentation where no data are at hand.
+"""Drawn landscapes with masks, to try segmentation and detection where no data are at hand.
 
 Colours are drawn anew for every picture and the classes share them, so that shape, texture and place must tell
 classes apart. Objects shrink with distance, hide each other, and are lit from one side.
@@ -7,11 +7,13 @@ classes apart. Objects shrink with distance, hide each other, and are lit from o
 import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 CLASSES = ("sky", "ground", "water", "house", "tree", "fence", "car", "ball")
+OBJECT_CLASSES = CLASSES[3:]
 HEIGHT, WIDTH = 128, 160
 FINE = 2  # drawn at this multiple of the size, then averaged
 
@@ -21,22 +23,29 @@ Range = tuple[float, float]
 
 @dataclass
 class Canvas:
-    """A picture in the making: ``image`` is ``(H, W, 3)`` uint8 RGB; ``ids`` ``(H, W)``, 1 for the first class."""
+    """A picture in the making: ``image`` is ``(H, W, 3)`` uint8 RGB; ``ids`` ``(H, W)``, 1 for the first class.
+
+    ``objects`` ``(H, W)`` holds the number of what is drawn: 0 for the land, then 1 and on for object after object.
+    """
 
     image: np.ndarray
     ids: np.ndarray
+    objects: np.ndarray
     rng: np.random.Generator
     light: int  # -1: from the left, 1: from the right
+    number: int = 0  # of the object that is being drawn
 
     def polygon(self, name: str, colour: Colour, points: Sequence[tuple[float, float]]) -> None:
         corners = np.rint(points).astype(np.int32)
         cv2.fillPoly(self.image, [corners], colour, cv2.LINE_AA)
         cv2.fillPoly(self.ids, [corners], _id(name))
+        cv2.fillPoly(self.objects, [corners], self.number)
 
     def ellipse(self, name: str, colour: Colour, centre: tuple[float, float], axes: tuple[float, float]) -> None:
         box = [round(v) for v in centre], [max(1, round(v)) for v in axes]
         cv2.ellipse(self.image, *box, 0, 0, 360, colour, -1, cv2.LINE_AA)
         cv2.ellipse(self.ids, *box, 0, 0, 360, _id(name), -1)
+        cv2.ellipse(self.objects, *box, 0, 0, 360, self.number, -1)
 
     def colour(self, hues: Range = (0, 1), saturation: Range = (0.1, 0.9), value: Range = (0.3, 0.95)) -> Colour:
         hue = self.rng.uniform(*hues) % 1
@@ -59,14 +68,27 @@ class Place:
         return [self(left, bottom), self(right, bottom), self(right, top), self(left, top)]
 
 
-def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return an image ``(128, 160, 3)`` uint8 RGB and its ids ``(128, 160)`` uint8.
+class Scene(NamedTuple):
+    """A landscape and what is seen where in it.
 
-    Id 1 is the first of `CLASSES`; 0 marks the pixels between two classes, which are unlabelled.
+    Attributes:
+        image: ``(128, 160, 3)`` uint8 RGB.
+        ids: ``(128, 160)`` uint8, 1 for the first of `CLASSES`; 0 marks the pixels between two classes, which are
+            unlabelled.
+        objects: ``(128, 160)`` uint8, 1 and on for the objects from far to near, each of one of `OBJECT_CLASSES`;
+            0 for the land. Of an object that others hide there are fewer pixels, or none.
     """
+
+    image: np.ndarray
+    ids: np.ndarray
+    objects: np.ndarray
+
+
+def draw_scene(rng: np.random.Generator) -> Scene:
+    """Draw a landscape; it depends on the state of ``rng`` only."""
     height, width = FINE * HEIGHT, FINE * WIDTH
     image, ids = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
-    canvas = Canvas(image, ids, rng, light=int(rng.choice([-1, 1])))
+    canvas = Canvas(image, ids, np.zeros_like(ids), rng, light=int(rng.choice([-1, 1])))
     horizon = height * rng.uniform(0.3, 0.55)
     draw_sky(canvas, horizon)
     draw_ground(canvas, horizon)
@@ -76,6 +98,7 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         x, near = rng.uniform(0, width), (foot - horizon) / (height - horizon)
         if ids[int(foot), int(x)] != _id("water"):
             draw = OBJECTS[rng.integers(len(OBJECTS))]
+            canvas.number += 1
             draw(canvas, Place(x, foot, height * (0.85 + 0.45 * near) * rng.uniform(0.9, 1.3)))
     return photograph(canvas)
 
@@ -230,7 +253,7 @@ def cast_shadow(canvas: Canvas, at: Place, half: float) -> None:
     canvas.image[shade > 0] = (canvas.image[shade > 0] * 0.6).astype(np.uint8)
 
 
-def photograph(canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
+def photograph(canvas: Canvas) -> Scene:
     """Add the texture of surfaces, light, colour cast and noise; reduce; unlabel the edges."""
     rng, shape = canvas.rng, canvas.ids.shape
     pixels: np.ndarray = canvas.image.astype(np.float32)
@@ -241,11 +264,14 @@ def photograph(canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
     gradient = np.linspace(1 - 0.2 * canvas.light, 1 + 0.2 * canvas.light, shape[1])[:, None] * rng.uniform(0.7, 1.1)
     pixels = cv2.resize(pixels * gradient * rng.uniform(0.88, 1.12, 3), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
     pixels = pixels + rng.normal(0, rng.uniform(1, 7), pixels.shape)
-    ids = cv2.resize(canvas.ids, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
+    ids, objects = (
+        cv2.resize(numbers, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
+        for numbers in (canvas.ids, canvas.objects)
+    )
     edge = np.zeros(ids.shape, bool)
     edge[:, :-1] |= ids[:, :-1] != ids[:, 1:]
     edge[:-1] |= ids[:-1] != ids[1:]
-    return np.clip(pixels, 0, 255).astype(np.uint8), np.where(edge, 0, ids).astype(np.uint8)
+    return Scene(np.clip(pixels, 0, 255).astype(np.uint8), np.where(edge, 0, ids).astype(np.uint8), objects)
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], cells: tuple[int, int]) -> np.ndarray:

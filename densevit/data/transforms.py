@@ -9,16 +9,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import cv2
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from densevit.data.boxes import LargeScaleJitter, RandomSizeCrop, SanitizeObjects, ShortSideResize
 from densevit.data.dataset import ImageSize
 from densevit.data.erasing import NoiseErasing
 from densevit.data.photometric import PhotometricDistortion
+from densevit.data.resize import fitted_size, resize_nearest
 from densevit.errors import ConfigError
 from densevit.registry import TRANSFORMS
 
@@ -27,8 +28,15 @@ Transform = Callable[..., Any]
 for _name, _class in inspect.getmembers(v2, inspect.isclass):
     if issubclass(_class, v2.Transform) and _class is not v2.Transform:
         TRANSFORMS.register_module(name=_name, module=_class)
-TRANSFORMS.register_module(module=PhotometricDistortion)
-TRANSFORMS.register_module(module=NoiseErasing)
+for _class in (
+    LargeScaleJitter,
+    NoiseErasing,
+    PhotometricDistortion,
+    RandomSizeCrop,
+    SanitizeObjects,
+    ShortSideResize,
+):
+    TRANSFORMS.register_module(module=_class)
 
 
 def build_transforms(cfgs: Sequence[Mapping[str, Any] | Transform]) -> v2.Transform:
@@ -173,24 +181,6 @@ class MultiScaleCrop(v2.RandomResizedCrop):
         return self._call_kernel(
             F.resized_crop, inpt, **params, interpolation=self.interpolation, antialias=self.antialias
         )
-
-
-def fitted_size(space: Sequence[int], scale: Sequence[float], ratio: float = 1.0) -> list[int]:
-    """Return the largest size of the aspect of ``space`` whose sides fit into ``scale`` times ``ratio``."""
-    factor = ratio * min(max(scale) / max(space), min(scale) / min(space))
-    return [max(1, int(side * factor + 0.5)) for side in space]
-
-
-def resize_nearest(mask: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize ids ``(H, W)`` without making new ones, aligned with a bilinear resize of the image.
-
-    torchvision's own resize of masks samples up to half a pixel off, as "nearest" of PyTorch does; for uint8 OpenCV
-    is four times as fast as "nearest-exact".
-    """
-    if mask.dtype == torch.uint8 and mask.ndim == 2:
-        ids = mask.as_subclass(Tensor).numpy()
-        return torch.from_numpy(cv2.resize(ids, tuple(size)[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
-    return F.resize_image(mask.as_subclass(Tensor)[None], size, F.InterpolationMode.NEAREST_EXACT)[0]
 
 
 def _pair(name: str, values: Sequence[float]) -> tuple[float, float]:

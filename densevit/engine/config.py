@@ -22,7 +22,7 @@ LOADER_KEYS = {
     "shuffle",
     "timeout",
 }
-TRAIN_LOADER_KEYS = LOADER_KEYS | {"multi_scale", "repeats"}
+TRAIN_LOADER_KEYS = LOADER_KEYS | {"group_by_aspect", "multi_scale", "repeats"}
 MULTI_SCALE_KEYS = {"base_size", "sizes"}
 PARAMWISE_KEYS = {
     "bias_decay_mult",
@@ -172,6 +172,8 @@ def _check_loader(name: str, loader: Mapping[str, Any]) -> None:
         raise ConfigError(f'{name} needs "dataset" and "batch_size"')
     if "multi_scale" in loader and loader["multi_scale"].keys() != MULTI_SCALE_KEYS:
         raise ConfigError(f"{name}.multi_scale wants sizes and base_size, not {', '.join(loader['multi_scale'])}")
+    if loader.get("group_by_aspect") and (loader.get("multi_scale") or loader.get("repeats", 1) > 1):
+        raise ConfigError(f"{name}.group_by_aspect excludes multi_scale and repeats: leave it or those out")
     registry.DATASETS.check(loader["dataset"])
     _check_transforms(loader["dataset"].get("transforms", ()))
 

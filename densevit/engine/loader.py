@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 from mmengine.dist import get_dist_info
 from torch.utils.data import DataLoader
 
 from densevit.data.batch import collate_batch
 from densevit.data.dataset import DenseDataset
+from densevit.data.grouped_sampler import GroupedBatchSampler
 from densevit.data.quarantine import Quarantine
 from densevit.data.sampler import EvalSampler, MultiScaleBatchSampler, TrainSampler
+from densevit.errors import ConfigError
 from densevit.registry import DATASETS
 
 QUARANTINE = "bad_samples.jsonl"
@@ -29,11 +32,15 @@ def build_loader(
 
     Args:
         cfg: ``dataset`` and ``batch_size`` (per process), arguments of `torch.utils.data.DataLoader`, and in
-            training ``repeats``, see `TrainSampler`, and ``multi_scale``, see `MultiScaleBatchSampler`.
+            training ``repeats``, see `TrainSampler`, ``multi_scale``, see `MultiScaleBatchSampler`, and
+            ``group_by_aspect``: batches of images that are all wider than high, or all not.
         seed: Seed of the run.
         work_dir: Where unreadable samples are recorded.
         training: Endless and shuffled, bad samples replaced; else each sample once, bad ones left out.
         whole_batches: See `TrainSampler`.
+
+    Raises:
+        ConfigError: ``group_by_aspect`` of a dataset that does not know the aspects of its images.
     """
     options = {"num_workers": 2, "shuffle": training, "pin_memory": torch.cuda.is_available(), **cfg}
     dataset: DenseDataset = DATASETS.build(options.pop("dataset"))
@@ -41,13 +48,15 @@ def build_loader(
     dataset.quarantine = Quarantine(work_dir / QUARANTINE, total=len(dataset), replace=training)
     rank, world_size = get_dist_info()
     batch_size, shuffle, repeats = options.pop("batch_size"), options.pop("shuffle"), options.pop("repeats", 1)
-    multi_scale = options.pop("multi_scale", None)
+    multi_scale, by_aspect = options.pop("multi_scale", None), options.pop("group_by_aspect", False)
     batching: dict[str, Any] = {"batch_size": batch_size, "sampler": EvalSampler(len(dataset), rank, world_size)}
     if training:
         order = TrainSampler(len(dataset), batch_size, seed, shuffle, whole_batches, rank, world_size, repeats)
         batching["sampler"] = order
         if multi_scale:
             batching = {"batch_sampler": MultiScaleBatchSampler(order, batch_size, **multi_scale)}
+        elif by_aspect:
+            batching = {"batch_sampler": GroupedBatchSampler(order, batch_size, _aspects(dataset))}
     return DataLoader(
         dataset,
         **batching,
@@ -56,6 +65,16 @@ def build_loader(
         persistent_workers=options["num_workers"] > 0,
         **options,
     )
+
+
+def _aspects(dataset: DenseDataset) -> np.ndarray:
+    groups: np.ndarray | None = getattr(dataset, "groups", None)
+    if groups is None:
+        raise ConfigError(
+            f"train_dataloader.group_by_aspect: {type(dataset).__name__} does not know the aspects of its images; "
+            "leave group_by_aspect out"
+        )
+    return groups
 
 
 def one_thread(worker: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import mmcv
 import numpy as np
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
 from densevit.registry import HOOKS
@@ -17,7 +18,10 @@ from densevit.structures import Sample
 
 @HOOKS.register_module()
 class PredictionWriterHook(Hook):
-    """Write every prediction, named after its input, to ``out`` and a picture of it to ``show_dir``."""
+    """Write every prediction, named after its input, to ``out`` and a picture of it to ``show_dir``.
+
+    Metrics with a method ``write(folder) -> path`` also write to ``out``.
+    """
 
     def __init__(self, out: str | None = None, show_dir: str | None = None) -> None:
         self.out, self.show_dir = out, show_dir
@@ -40,6 +44,13 @@ class PredictionWriterHook(Hook):
                 image = np.ascontiguousarray(dataset.read(index)[0].permute(1, 2, 0))
                 picture = prediction.draw(image, dataset.classes, dataset.palette)
                 mmcv.imwrite(mmcv.rgb2bgr(picture), str(Path(self.show_dir, f"{name}.jpg")))
+
+    def after_test(self, runner: Any) -> None:
+        if self.out is None or not is_main_process():
+            return
+        for metric in runner.test_loop.evaluator.metrics:
+            if hasattr(metric, "write"):
+                runner.logger.info(f"wrote {metric.write(Path(self.out))}")
 
 
 def output_names(paths: Sequence[str]) -> list[str]:

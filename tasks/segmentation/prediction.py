@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
+from densevit.data.legend import with_legend
 from densevit.data.prediction import Palette
 from densevit.data.readers import read_mask
 from densevit.data.transforms import resize_nearest
 from densevit.structures import SegTarget
-
-FONT_SIZE, ROW, MARGIN, MIN_ROWS, MAX_ROWS = 14, 20, 6, 12, 30
 
 
 @dataclass(frozen=True)
@@ -27,10 +26,7 @@ class SegPrediction:
         picture = Image.fromarray(overlay(image, self.mask.numpy(), palette))
         shares = self._shares(len(classes))
         rows = [(f"{classes[i]}  {share:.1%}", tuple(palette[i])) for i, share in shares.items()]
-        limit = min(MAX_ROWS, max(MIN_ROWS, len(image) // ROW))
-        if len(rows) > limit:
-            rows[limit - 1 :] = [(f"and {len(rows) - limit + 1} more", (255, 255, 255))]
-        return np.asarray(_with_legend(picture, rows))
+        return np.asarray(with_legend(picture, rows))
 
     @staticmethod
     def draw_truth(image: np.ndarray, target: SegTarget, classes: Sequence[str], palette: Palette) -> np.ndarray:
@@ -72,17 +68,3 @@ def overlay(image: np.ndarray, mask: np.ndarray, palette: Palette, opacity: floa
     mixed = (1 - opacity) * image[known] + opacity * colours[mask[known]]
     picture[known] = np.rint(mixed).astype(np.uint8)
     return picture
-
-
-def _with_legend(picture: Image.Image, rows: Sequence[tuple[str, tuple[int, ...]]]) -> Image.Image:
-    font = ImageFont.load_default(FONT_SIZE)
-    width = max((font.getlength(text) for text, _ in rows), default=0) + ROW + 2 * MARGIN
-    height = max(picture.height, len(rows) * ROW + 2 * MARGIN)
-    canvas = Image.new("RGB", (picture.width + int(width) + MARGIN, height), "white")
-    canvas.paste(picture)
-    draw, left = ImageDraw.Draw(canvas), picture.width + MARGIN
-    for i, (text, colour) in enumerate(rows):
-        top = MARGIN + i * ROW
-        draw.rectangle((left, top + 2, left + ROW - 6, top + ROW - 4), fill=colour)
-        draw.text((left + ROW, top), text, fill="black", font=font)
-    return canvas

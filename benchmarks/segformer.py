@@ -8,7 +8,6 @@ beyond that of the built model, each measured in a process of its own.
 """
 
 import argparse
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from timing import Step, alternate, report
+from timing import Step, alternate, process_memory, report
 from torch import Tensor, nn
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
@@ -166,12 +165,6 @@ def peak_memory(case: Case, side: str, device: str) -> float:
     run()
     after = torch.cuda.max_memory_allocated() if device == "cuda" else process_memory("VmHWM")
     return (after - before) / 2**20
-
-
-def process_memory(entry: str) -> int:
-    """Return a number of bytes that Linux keeps; `resource.getrusage` would begin with the peak of the parent."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(re.search(rf"{entry}:\s+(\d+)", status)[1])  # type: ignore[index]
 
 
 if __name__ == "__main__":

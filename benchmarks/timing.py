@@ -1,5 +1,6 @@
 """What the benchmarks share: runs of both sides in turn, so that a drift of the machine meets both, and tables."""
 
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -29,6 +30,12 @@ def synchronize(device: str) -> None:
     """Wait for the device."""
     if device == "cuda":
         torch.cuda.synchronize()
+
+
+def process_memory(entry: str) -> int:
+    """Return a number of bytes that Linux keeps; `resource.getrusage` would begin with the peak of the parent."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(rf"{entry}:\s+(\d+)", status)[1])  # type: ignore[index]
 
 
 def machine(device: str) -> str:

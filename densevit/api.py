@@ -13,9 +13,14 @@ from densevit.engine.complexity import complexity
 from densevit.errors import ConfigError
 from densevit.features import Backbone
 from densevit.model import DenseModel
-from densevit.registry import BACKBONES, MODELS, accepted_keys, suggestion
+from densevit.registry import BACKBONES, HEADS, MODELS, accepted_keys, suggestion
 
-HEAD_OF_TASK = {"classification": "ClassificationHead", "segmentation": "SegFormerHead"}
+HEAD_OF_TASK = {
+    "classification": "ClassificationHead",
+    "segmentation": "SegFormerHead",
+    "detection": "RetinaHead",
+    "instance_segmentation": "MaskRCNNHead",
+}
 
 
 def create_backbone(name: str, /, **options: Any) -> Backbone:
@@ -36,15 +41,16 @@ def create_model(
 
     Args:
         name: Variant of a backbone, see `list_models`.
-        task: What the head predicts: "classification" or "segmentation".
+        task: What the head predicts: "classification", "segmentation", "detection" or "instance_segmentation".
         num_classes: Number of classes.
         head: Arguments of the head, ``type`` included if it is not to be the task's usual one.
-        neck: Config of the neck. By default there is none, but in dense tasks SimplePyramid where all maps have one
-            stride.
+        neck: Config of the neck. By default there is none, but before detectors an FPN, and in dense tasks
+            SimplePyramid where all maps have one stride.
         **options: Arguments of the backbone.
 
     Returns:
-        A model in fp32 with ``model(x)`` -> raw outputs for a normalised ``(N, C, H, W)``.
+        A model in fp32 with ``model(x)`` -> raw outputs for a normalised ``(N, C, H, W)``, and
+        ``model.head.predict(outputs, metas)`` -> a prediction per image.
 
     Raises:
         ConfigError: An unknown name or key.
@@ -54,24 +60,38 @@ def create_model(
     if task == "classification" and "token" in (accepted_keys(BACKBONES.get(name)) or ()):
         options = {"token": True, **options}
     backbone = {"type": name, **options}
-    if task != "classification" and neck is None and _is_flat(backbone):
-        neck = {"type": "SimplePyramid"}
+    head = {"type": HEAD_OF_TASK[task], "num_classes": num_classes, **(head or {})}
+    if task != "classification" and neck is None:
+        backbone, neck = _usual_parts(backbone, head["type"])
     return MODELS.build(
         {
             "type": "DenseModel",
             "backbone": backbone,
             "neck": neck,
-            "head": {"type": HEAD_OF_TASK[task], "num_classes": num_classes, **(head or {})},
+            "head": head,
             "precision": "fp32",
         }
     )
 
 
-def _is_flat(backbone: dict[str, Any]) -> bool:
-    """Say whether there is one stride only."""
+def _usual_parts(backbone: dict[str, Any], head: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Return a backbone with the maps that a dense head needs, and the neck between them, if it takes one.
+
+    A head may name its ``usual_neck``, and the ``usual_strides`` of the levels that it gives. Maps that are finer than
+    all of those are not read.
+    """
     with torch.device("meta"):
-        specs = BACKBONES.build(backbone).specs
-    return len({spec.stride for spec in specs}) == 1
+        net = BACKBONES.build(backbone)
+    target: Any = HEADS.get(head)
+    strides: tuple[int, ...] | None = getattr(target, "usual_strides", None)
+    if len({spec.stride for spec in net.specs}) == 1:
+        return backbone, {"type": "SimplePyramid", **({"strides": strides} if strides else {})}
+    if strides is None:
+        return backbone, None
+    fine = sum(spec.stride[-1] < strides[0] for spec in net.specs[:-1])
+    if fine and hasattr(net, "out_indices"):  # what only leads to a map that is not read would get no gradient
+        return {**backbone, "out_indices": net.out_indices[fine:]}, {**target.usual_neck, "start_level": 0}
+    return backbone, {**target.usual_neck, "start_level": fine}
 
 
 def list_models(pattern: str = "*") -> list[str]:

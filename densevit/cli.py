@@ -10,6 +10,7 @@ from mmengine.config import Config, DictAction
 
 from densevit.engine.config import load_config
 from densevit.errors import ConfigError, DensevitError
+from densevit.registry import HEADS
 
 
 def run(main: Callable[[], None]) -> None:
@@ -74,11 +75,22 @@ def config_from(args: argparse.Namespace) -> Config:
 
 
 def use_inference(cfg: Config, slide: bool, tta: bool) -> None:
-    """Evaluate by sliding windows, test-time augmentation, or both; the config's own settings are kept."""
+    """Evaluate by sliding windows, test-time augmentation, or both; the config's own settings are kept.
+
+    Heads that do not predict maps name their ``test_time_augment``, and see whole images only.
+
+    Raises:
+        ConfigError: ``slide``, but the head sees whole images only.
+    """
     configured = cfg.model.get("inference") or {}
+    augment = getattr(HEADS.get(cfg.model.head.type), "test_time_augment", None)
+    if slide and augment:
+        raise ConfigError(f"--slide is for segmentation: {cfg.model.head.type} sees whole images. Leave it out")
     if slide:
         configured = configured if configured.get("type") == "SlideInference" else {"type": "SlideInference"}
-    if tta:
+    if tta and augment:
+        configured = configured if configured.get("type") == augment else {"type": augment}
+    elif tta:
         configured = {"type": "TestTimeAugment", "inference": configured or None}
     cfg.model.inference = configured or None
 

@@ -9,6 +9,8 @@ import torch
 
 from densevit.api import create_backbone, create_model, describe_model, list_models
 from densevit.errors import ConfigError
+from densevit.features import Backbone, Features, FeatureSpec
+from densevit.registry import BACKBONES
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,6 +52,73 @@ def test_a_backbone_of_one_stride_gets_a_pyramid_for_dense_tasks(name: str) -> N
     assert create_model("mit_b0", "segmentation").neck is None
 
 
+RETINA, MASK = (8, 16, 32, 64, 128), (4, 8, 16, 32, 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "strides"),
+    [
+        ("mit_b0", "detection", RETINA),
+        ("mit_b0", "instance_segmentation", MASK),
+        ("mobilevit_xxs", "detection", RETINA),
+        ("xcit_nano_12_p16", "detection", RETINA),
+        ("vit_lite_2_4_32", "detection", RETINA),
+        ("vit_lite_2_4_32", "instance_segmentation", MASK),
+    ],
+)
+def test_a_detector_gets_the_levels_that_it_is_usually_given(name: str, task: str, strides: tuple[int, ...]) -> None:
+    model = create_model(name, task, num_classes=7)
+    assert [spec.stride for spec in model.neck.specs] == [(stride, stride) for stride in strides]
+    assert (type(model.neck).__name__ == "FPN") == (name != "vit_lite_2_4_32")
+
+
+@pytest.mark.parametrize(
+    ("head", "strides"), [("RetinaHead", [16, 32, 64, 128, 256]), ("MaskRCNNHead", [16, 32, 64, 128, 256])]
+)
+def test_a_detector_reads_the_maps_that_there_are(head: str, strides: list[int]) -> None:
+    model = create_model("mit_b0", "detection", head={"type": head}, out_indices=(2, 3))
+    assert [spec.stride[0] for spec in model.neck.specs] == strides
+
+
+def test_a_detector_on_fine_maps_only_adds_coarser_ones() -> None:
+    model = create_model("mit_b0", "detection", out_indices=(0, 1))
+    assert [spec.stride[0] for spec in model.neck.specs] == list(RETINA)
+    assert [spec.stride[0] for spec in model.backbone.specs] == [8]
+
+
+def test_a_neck_that_is_given_is_kept() -> None:
+    neck = {"type": "FPN", "out_channels": 32, "num_outs": 4}
+    model = create_model("mit_b0", "detection", neck=neck)
+    assert [(spec.channels, spec.stride[0]) for spec in model.neck.specs] == [(32, 4), (32, 8), (32, 16), (32, 32)]
+
+
+def test_a_backbone_that_cannot_leave_out_maps_is_read_from_the_right_one_on() -> None:
+    @BACKBONES.register_module(name="two_maps")
+    class TwoMaps(Backbone):
+        divisor = (8, 8)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.down = torch.nn.Conv2d(3, 8, 4, 4), torch.nn.Conv2d(8, 16, 2, 2)
+            self.specs = (FeatureSpec(8, (4, 4)), FeatureSpec(16, (8, 8)))
+
+        def forward(self, x: torch.Tensor) -> Features:
+            return Features((self.stem(x), self.down(self.stem(x))))
+
+    try:
+        model = create_model("two_maps", "detection", num_classes=2).eval()
+    finally:
+        BACKBONES.module_dict.pop("two_maps")
+    assert model.neck.start_level == 1
+    assert [tuple(x.shape[2:]) for x in model(torch.randn(1, 3, 64, 64)).logits] == [
+        (8, 8),
+        (4, 4),
+        (2, 2),
+        (1, 1),
+        (1, 1),
+    ]
+
+
 def test_an_unknown_variant_gets_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match="'mvitv2_s'"):
         create_backbone("mvit_v2_s")
@@ -67,7 +136,7 @@ def test_a_card_tells_cost_tasks_and_licence() -> None:
     assert card.params == 9_492_426
     assert card.macs / 1e9 == pytest.approx(0.639, abs=0.002)
     assert (card.img_size, card.weights_licence) == (160, "MIT")
-    assert card.tasks == ("classification", "segmentation")
+    assert card.tasks == ("classification", "segmentation", "detection", "instance_segmentation")
 
 
 def test_the_list_is_printed() -> None:
@@ -75,5 +144,5 @@ def test_the_list_is_printed() -> None:
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     assert "Error" not in done.stderr
     assert done.stdout.splitlines()[-1].startswith(
-        "| mit_b0 | 224 | 3.58 | 0.45 | classification, segmentation | NVIDIA"
+        "| mit_b0 | 224 | 3.58 | 0.45 | classification, segmentation, detection, instance_segmentation | NVIDIA"
     )

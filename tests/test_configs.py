@@ -9,12 +9,12 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
-from torchvision.tv_tensors import Image, Mask
+from torchvision.tv_tensors import BoundingBoxes, Image, Mask
 
 from densevit.data.transforms import build_transforms
 from densevit.engine.config import check_config, load_config
 from densevit.errors import ConfigError
-from densevit.registry import MODELS
+from densevit.registry import HEADS, MODELS
 from densevit.structures import Meta, Sample
 
 ROOT = Path(__file__).parents[1]
@@ -42,24 +42,57 @@ def test_every_config_builds_its_model_and_trains_all_of_it(path: Path) -> None:
     assert sorted(optimised) == sorted(id(p) for p in model.parameters())
 
 
+def transformed(cfg: Config, picture: Image, fields: dict[str, Any]) -> list[tuple[Image, dict[str, Any]]]:
+    """Return what the transforms of training, and then those of validation, make of a picture in five tries each."""
+    loaders = (cfg.train_dataloader, cfg.val_dataloader)
+    transforms = [build_transforms(loader.dataset.transforms) for loader in loaders]
+    torch.manual_seed(0)
+    return [transform(picture, dict(fields)) for transform in transforms for _ in range(5)]  # not all are met at once
+
+
+def picture(height: int, width: int) -> Image:
+    torch.manual_seed(0)
+    return Image(torch.randint(0, 256, (3, height, width), dtype=torch.uint8))
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_config_s_transforms_work_on_a_picture(path: Path) -> None:
     cfg = load_config(path)
-    torch.manual_seed(0)
-    picture = Image(torch.randint(0, 256, (3, 32, 32) if "cifar" in path.stem else (3, 375, 500), dtype=torch.uint8))
-    dense = cfg.model.head.type != "ClassificationHead"
-    label = Mask(torch.zeros(375, 500, dtype=torch.uint8)) if dense else torch.tensor(3)
-    sizes = set()
-    for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        transform = build_transforms(loader.dataset.transforms)
-        for _ in range(5):  # random ones need not all be met at once
-            image, fields = transform(picture, {"target": label})
-            assert image.dtype == torch.uint8
-            sizes.add(tuple(image.shape[1:]))
-        if not dense:
-            assert fields["target"] == 3
-    if not dense:
-        assert len(sizes) == 1, "training and validation differ in size"
+    size = (32, 32) if "cifar" in path.stem else (375, 500)
+    classifies, detects = cfg.model.head.type == "ClassificationHead", hasattr(HEADS.get(cfg.model.head.type), "masks")
+    if classifies:
+        fields: dict[str, Any] = {"target": torch.tensor(3)}
+    elif detects:
+        fields = objects(cfg.train_dataloader.dataset.get("masks", False))
+    else:
+        fields = {"mask": Mask(torch.zeros(375, 500, dtype=torch.uint8))}
+    found = transformed(cfg, picture(*size), fields)
+    assert all(image.dtype == torch.uint8 for image, _ in found)
+    if classifies:
+        assert all(after["target"] == 3 for _, after in found)
+        assert len({image.shape for image, _ in found}) == 1, "training and validation differ in size"
+    if detects:
+        for image, after in found[:5]:
+            assert len({len(after[name]) for name in ("boxes", "labels", "crowd", "area")}) == 1
+            assert after["boxes"].canvas_size == image.shape[1:]
+            assert after["masks"] is None or after["masks"].shape == (len(after["boxes"]), *image.shape[1:])
+        assert all(torch.equal(after["boxes"], fields["boxes"]) for _, after in found[5:])
+
+
+def objects(masks: bool) -> dict[str, Any]:
+    """Return what the target of a picture of 375 x 500 pixels holds."""
+    boxes = torch.tensor([[20.0, 30, 220, 330], [200, 100, 480, 370]])
+    filled = torch.zeros(2, 375, 500, dtype=torch.uint8)
+    for mask, (x1, y1, x2, y2) in zip(filled, boxes.int().tolist(), strict=True):
+        mask[y1:y2, x1:x2] = 1
+    return {
+        "boxes": BoundingBoxes(boxes, format="XYXY", canvas_size=(375, 500)),
+        "labels": torch.tensor([0, 0]),
+        "crowd": torch.zeros(2, dtype=torch.bool),
+        "area": torch.tensor([60_000.0, 75_600.0]),
+        "masks": Mask(filled) if masks else None,
+        "image_id": torch.tensor(1),
+    }
 
 
 @pytest.mark.parametrize("name", IMAGENET)
@@ -162,3 +195,36 @@ def test_contradictions_in_a_recipe_are_refused(section: str, change: dict[str, 
     cfg[section].update(change)
     with pytest.raises(ConfigError, match=message):
         check_config(cfg)
+
+
+@pytest.mark.parametrize(
+    ("name", "lr", "epochs", "falls"),
+    [
+        ("retinanet_cmt_s", 1e-4, 12, (8, 11)),
+        ("mask_rcnn_cmt_s", 2e-4, 12, (8, 11)),
+        ("mask_rcnn_xcit_s12_p16", 1e-4, 36, (27, 33)),
+    ],
+)
+def test_detectors_learn_at_a_tenth_twice(name: str, lr: float, epochs: int, falls: tuple[int, int]) -> None:
+    cfg = load_config(ROOT / "configs" / f"{name}_coco.py")
+    wrapper = build_optim_wrapper(torch.nn.Linear(1, 1), {**cfg.optim_wrapper, "paramwise_cfg": None})
+    schedulers = [PARAM_SCHEDULERS.build({**s, "optimizer": wrapper}) for s in cfg.param_scheduler]
+    found = [wrapper.optimizer.param_groups[0]["lr"]]
+    for _ in range(cfg.train_cfg.max_epochs):
+        for _ in range(501):
+            wrapper.optimizer.step()
+            schedulers[0].step()
+        schedulers[1].step()
+        found.append(wrapper.optimizer.param_groups[0]["lr"])
+    expected = [lr * (1, 0.1, 0.01)[sum(epoch >= fall for fall in falls)] for epoch in range(1, epochs + 1)]
+    assert found == pytest.approx([lr * 1e-3, *expected])
+
+
+def test_mvitv2_decays_neither_norms_nor_positions_when_it_detects() -> None:
+    cfg = load_config(ROOT / "configs" / "mask_rcnn_mvitv2_t_coco.py")
+    with torch.device("meta"):
+        model = MODELS.build(cfg.model)
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        assert decay[id(parameter)] == (0 if "norm" in name or "rel_pos" in name else 0.1), name

@@ -15,6 +15,7 @@ from densevit.api import HEAD_OF_TASK, create_model
 from densevit.errors import ConfigError
 from densevit.features import Backbone, Features, expected_shape
 from densevit.registry import BACKBONES, accepted_keys
+from densevit.structures import BoxTarget, Mask, Meta, Sample
 
 SMALLEST = [
     "cct_2_3x2_32",
@@ -55,6 +56,17 @@ SHALLOW: dict[str, dict[str, Any]] = {
 }
 # Their 8 to 16 blocks are all alike, so that four say as much.
 DEEP = ("deepvit_16b", "dhvt_tiny_cifar_patch4", "mixer_s32", "vit_ti16")
+# Detectors, to be quick; the head of other tasks gives one tensor.
+NARROW: dict[str, dict[str, int]] = {
+    "detection": {"channels": 16, "num_convs": 1},
+    "instance_segmentation": {
+        "rpn_channels": 16,
+        "roi_samples": 16,
+        "fc_channels": 16,
+        "mask_channels": 16,
+        "mask_convs": 1,
+    },
+}
 # Whole, with gradients, they take 8 and 15 GB; they are ViT-L with other numbers.
 HUGE = ("vit_g14", "vit_gigantic14")
 
@@ -260,7 +272,7 @@ def test_a_tiny_image_works_or_is_refused_with_a_reason(backbone: Backbone) -> N
     assert "at least" in reason or shapes == [expected_shape(s, 1, (5, 5)) for s in backbone.specs]
 
 
-@pytest.mark.parametrize("task", HEAD_OF_TASK)
+@pytest.mark.parametrize("task", sorted(HEAD_OF_TASK.keys() - NARROW.keys()))
 def test_serves_every_task_of_images(name: str, task: str) -> None:
     torch.manual_seed(0)
     model = create_model(name, task, num_classes=5, drop_path=0.0, **shallow(name)).train()
@@ -268,6 +280,41 @@ def test_serves_every_task_of_images(name: str, task: str) -> None:
     assert outputs.shape[:2] == (2, 5)
     outputs.square().mean().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
+
+
+def objects(seed: int) -> Sample:
+    """Return an image of 64 x 80 pixels with two objects."""
+    torch.manual_seed(seed)
+    boxes = torch.tensor([[4.0, 8.0, 36.0, 40.0], [30.0, 2.0, 78.0, 62.0]])
+    masks = torch.zeros(2, 64, 80, dtype=torch.uint8)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):
+        mask[y1:y2, x1:x2] = 1
+    area = masks.sum((1, 2)).float()
+    target = BoxTarget(boxes, torch.tensor([0, 2]), torch.zeros(2, dtype=bool), area, Mask(masks), torch.tensor(seed))
+    return Sample(torch.randint(0, 256, (3, 64, 80), dtype=torch.uint8), target, Meta(str(seed), (64, 80), (64, 80)))
+
+
+@pytest.mark.parametrize("task", NARROW)
+def test_serves_detectors_in_training_and_in_tests(name: str, task: str) -> None:
+    torch.manual_seed(0)
+    model = create_model(name, task, num_classes=3, head=NARROW[task], drop_path=0.0, **shallow(name))
+    samples = [objects(1), objects(2)]
+    terms = model.train()(**model.data_preprocessor(samples, True), mode="loss")
+    losses = torch.stack([value for key, value in terms.items() if "loss" in key])
+    assert losses.isfinite().all()
+    assert (losses > 0).all()
+    losses.sum().backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+    model.head.score_threshold = 0.0  # untrained, it is sure of nothing
+    with torch.no_grad():
+        predictions = model.eval().test_step(samples)
+    for found in predictions:
+        assert found.size == (64, 80)
+        assert 0 < len(found.boxes) == len(found.scores) == len(found.labels) <= 100
+        assert found.boxes.isfinite().all()
+        assert (found.boxes >= 0).all()
+        assert (found.boxes <= torch.tensor([80.0, 64.0, 80.0, 64.0])).all()
+        assert (found.masks is None) == (task == "detection")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

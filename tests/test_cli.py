@@ -1,0 +1,38 @@
+"""How --tta and --slide become the model's way of inference."""
+
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+
+from densevit.cli import use_inference
+from densevit.errors import ConfigError
+
+SLIDE = {"type": "SlideInference", "crop_size": (64, 64)}
+
+
+def inference(head: str, configured: dict[str, Any] | None, slide: bool, tta: bool) -> dict[str, Any] | None:
+    cfg = Config({"model": {"head": {"type": head}, "inference": configured}})
+    use_inference(cfg, slide, tta)
+    found: dict[str, Any] | None = cfg.model.inference
+    return found
+
+
+def test_segmentation_slides_and_averages_as_asked() -> None:
+    assert inference("SegFormerHead", None, slide=False, tta=False) is None
+    assert inference("SegFormerHead", SLIDE, slide=True, tta=False) == SLIDE
+    assert inference("SegFormerHead", SLIDE, slide=False, tta=True) == {"type": "TestTimeAugment", "inference": SLIDE}
+
+
+@pytest.mark.parametrize("head", ["RetinaHead", "MaskRCNNHead", "CascadeMaskRCNNHead"])
+def test_detectors_have_an_augmentation_of_their_own(head: str) -> None:
+    assert inference(head, None, slide=False, tta=False) is None
+    assert inference(head, None, slide=False, tta=True) == {"type": "DetectionTTA"}
+    own = {"type": "DetectionTTA", "scales": (1.0,)}
+    assert inference(head, own, slide=False, tta=True) == own
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_detectors_cannot_slide(tta: bool) -> None:
+    with pytest.raises(ConfigError, match="--slide is for segmentation: RetinaHead sees whole images"):
+        inference("RetinaHead", None, slide=True, tta=tta)

@@ -15,3 +15,4 @@ model = dict(
 )
 train_dataloader = dict(batch_size=8)
 sync_bn = "torch"
+val_cfg = dict(loss=False)

@@ -14,3 +14,4 @@ model = dict(
     head=dict(type="MaskRCNNHead", num_classes=80),
 )
 optim_wrapper = dict(optimizer=dict(lr=2e-4))
+val_cfg = dict(loss=False)

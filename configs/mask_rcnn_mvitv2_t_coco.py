@@ -14,3 +14,4 @@ model = dict(
     head=dict(type="MaskRCNNHead", num_classes=80),
 )
 train_dataloader = dict(batch_size=8)
+val_cfg = dict(loss=False)

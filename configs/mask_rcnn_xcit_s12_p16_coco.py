@@ -13,3 +13,4 @@ model = dict(
     neck=dict(type="FPN", num_outs=5),
     head=dict(type="MaskRCNNHead", num_classes=80),
 )
+val_cfg = dict(loss=False)

@@ -24,6 +24,10 @@ LOADER_KEYS = {
 }
 TRAIN_LOADER_KEYS = LOADER_KEYS | {"group_by_aspect", "multi_scale", "repeats"}
 MULTI_SCALE_KEYS = {"base_size", "sizes"}
+LOOP_KEYS = {
+    "train_cfg": {"by_epoch", "max_epochs", "max_iters", "type", "val_begin", "val_interval"},
+    "val_cfg": {"loss", "type"},
+}
 PARAMWISE_KEYS = {
     "bias_decay_mult",
     "bias_lr_mult",
@@ -193,10 +197,10 @@ def _check_schedule(cfg: Config) -> None:
         )
     for scheduler in _as_list(cfg.get("param_scheduler")):
         _check(registry.PARAM_SCHEDULERS, scheduler, apart=("convert_to_iter_based",))
-    known = {"by_epoch", "max_epochs", "max_iters", "type", "val_begin", "val_interval"}
-    for key in cfg.get("train_cfg") or ():
-        if key not in known:
-            raise ConfigError(f"train_cfg takes no {key!r}.{suggestion(key, known)}")
+    for section, known in LOOP_KEYS.items():
+        for key in cfg.get(section) or ():
+            if key not in known:
+                raise ConfigError(f"{section} takes no {key!r}.{suggestion(key, known)}")
 
 
 def _check_paramwise(constructor: str, options: Mapping[str, Any]) -> None:

@@ -76,10 +76,18 @@ class EpochTrainLoop(EpochBasedTrainLoop):
 
 @LOOPS.register_module()
 class ValidationLoop(ValLoop):
-    """Metrics and the loss, each exact over any number of processes."""
+    """Metrics and the loss, each exact over any number of processes.
 
-    def __init__(self, runner: Any, dataloader: Any, evaluator: Any) -> None:
+    Args:
+        runner: The run.
+        dataloader: Config of the loader.
+        evaluator: Config of the metrics.
+        loss: Compute the loss too. Detectors of two stages read other boxes for it than they predict.
+    """
+
+    def __init__(self, runner: Any, dataloader: Any, evaluator: Any, loss: bool = True) -> None:
         super().__init__(runner, build_loader(dataloader, runner.seed, Path(runner.work_dir)), evaluator)
+        self.with_loss = loss
         self.totals: dict[str, float] = {}
         self.count = 0
 
@@ -104,7 +112,8 @@ class ValidationLoop(ValLoop):
         if not data_batch:  # all of its samples are bad
             return
         self.runner.call_hook("before_val_iter", batch_idx=idx, data_batch=data_batch)
-        predictions, losses = self.runner.model.val_step(data_batch)
+        model = self.runner.model
+        predictions, losses = model.val_step(data_batch) if self.with_loss else (model.test_step(data_batch), {})
         self.count += len(data_batch)
         for name, value in losses.items():
             self.totals[name] = self.totals.get(name, 0.0) + value.item() * len(data_batch)

@@ -98,6 +98,8 @@ class DenseModel(BaseModel):
             outputs = self.inference(self.network, x) if self.inference else self.network(x)
             predictions.update(zip(members, self.head.predict(outputs, [s.meta for s in group]), strict=True))
             if with_loss:
+                if isinstance(outputs, list):  # views, of which there is no loss
+                    outputs = self.network(x)
                 terms = {k: v for k, v in self.head.loss(outputs, group).items() if "loss" in k}
                 terms["loss"] = torch.stack(list(terms.values())).sum()
                 for name, value in terms.items():

@@ -268,7 +268,7 @@ def _check_coverage(backbone: nn.Module, state: State, report: LoadReport) -> No
     variants = [name for name in _variants(type(backbone)) if _covers(state, name)]
     if variants:
         hint = f"is this a checkpoint of {' or '.join(variants)}?"
-    elif len(lacking) == total:
+    elif not any(key in state for key in backbone.state_dict()):
         hint = f"its names are not those of {kind}: {_shorten(state)}."
     else:
         hint = "is this a checkpoint of another variant?"

@@ -7,7 +7,7 @@ from torchvision.tv_tensors import Image, Mask
 from densevit.errors import ConfigError
 from densevit.model import DenseModel
 from densevit.registry import MODELS
-from densevit.structures import Meta, Sample, SegTarget
+from densevit.structures import BoxTarget, Meta, Sample, SegTarget
 
 
 def build(**options: object) -> DenseModel:
@@ -97,3 +97,30 @@ def test_an_inference_replaces_the_network_in_evaluation_only() -> None:
     assert torch.equal(plain(x), sliding(x))
     augmented = build(inference={"type": "TestTimeAugment", "scales": (0.5, 1.0), "inference": window})
     assert augmented.test_step(data)[0].mask.shape == (96, 96)
+
+
+def detector(inference: str | None) -> DenseModel:
+    head = {"type": "MaskRCNNHead", "num_classes": 3, "rpn_channels": 8, "fc_channels": 8, "mask_channels": 8}
+    neck, options = {"type": "FPN", "out_channels": 8}, {"type": inference} if inference else None
+    return build(neck=neck, head=head, inference=options)
+
+
+def boxed(height: int, width: int) -> Sample:
+    one, masks = torch.ones(1), torch.ones(1, height, width, dtype=torch.uint8)
+    target = BoxTarget(torch.tensor([[8.0, 8.0, 40.0, 40.0]]), one.long(), one < 0, one, masks, torch.tensor(1))
+    image = torch.zeros(3, height, width, dtype=torch.uint8)
+    return Sample(image, target, Meta("x.png", (height, width), (height, width)))
+
+
+@torch.no_grad()
+def test_the_validation_loss_of_a_detector_is_that_of_the_image_as_it_is_whatever_views_it_predicts_from() -> None:
+    data = [boxed(64, 96)]
+    (_, plain), (predictions, augmented) = detector(None).val_step(data), detector("DetectionTTA").val_step(data)
+    assert len(predictions) == 1
+    torch.testing.assert_close(augmented, plain)
+
+
+@pytest.mark.parametrize("inference", ["SlideInference", "TestTimeAugment"])
+def test_windows_and_augmentation_of_maps_are_refused_by_a_detector(inference: str) -> None:
+    with pytest.raises(ConfigError, match=r"heads that give maps: .* or model\.inference"):
+        detector(inference).test_step([boxed(64, 96)])

@@ -177,6 +177,12 @@ def test_the_variant_of_a_wrong_checkpoint_is_guessed(model: Model) -> None:
         load_weights(model, mit_b0().state_dict())
 
 
+def test_weights_of_another_width_are_not_said_to_have_other_names() -> None:
+    wide, narrow = (MiT(dims=dims, num_heads=(1, 1, 1, 1)) for dims in ((16, 16, 16, 16), (8, 8, 8, 8)))
+    with pytest.raises(CheckpointError, match=r"is this a checkpoint of another variant\?"):
+        load_weights(narrow, wide.state_dict())
+
+
 def test_weights_of_another_architecture_are_named(model: Model) -> None:
     with pytest.raises(CheckpointError, match=r"not those of MiT: layer1\.weight"):
         load_weights(model, {"layer1.weight": torch.ones(3)})

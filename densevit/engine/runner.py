@@ -253,7 +253,7 @@ class Runner(MMEngineRunner):
         expected, classes = model.head.num_classes, len(dataset.classes)
         if classes != expected:
             raise ConfigError(
-                f"the dataset has {classes} classes ({', '.join(dataset.classes[:5])}, ...) but "
+                f"the dataset has {classes} classes ({', '.join(dataset.classes[:5])}{', ...' * (classes > 5)}) but "
                 f"model.head.num_classes is {expected}: make them equal"
             )
         mode = self.cfg.get("check_data", "sample")

@@ -38,8 +38,9 @@ class Anchors:
     """
 
     def __init__(self, specs: Specs, scales: Sequence[float], ratios: Sequence[float]) -> None:
-        if not scales or not ratios or min(*scales, *ratios) <= 0:
-            raise ConfigError(f"anchors want positive scales and ratios, not {tuple(scales)} and {tuple(ratios)}")
+        for name, values in (("scales", scales), ("ratios", ratios)):
+            if not isinstance(values, Sequence) or not values or min(values) <= 0:
+                raise ConfigError(f"anchor_{name} must be a list of positive numbers, not {values!r}")
         self.strides = [spec.stride for spec in specs]
         self.per_cell = len(scales) * len(ratios)
         roots, sides = torch.tensor(ratios).sqrt()[:, None], torch.tensor(scales, dtype=torch.float32)[None]
@@ -69,5 +70,11 @@ class Anchors:
 
 
 def octave_scales(base: float, count: int) -> list[float]:
-    """Return ``count`` scales that divide an octave, from ``base`` on (https://arxiv.org/abs/1708.02002)."""
+    """Return ``count`` scales that divide an octave, from ``base`` on (https://arxiv.org/abs/1708.02002).
+
+    Raises:
+        ConfigError: ``base`` is not positive, or ``count`` below 1.
+    """
+    if base <= 0 or count < 1:
+        raise ConfigError(f"anchor_scale must be positive and scales_per_octave at least 1, not {base} and {count}")
     return [base * 2 ** (i / count) for i in range(count)]

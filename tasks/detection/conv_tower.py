@@ -4,6 +4,8 @@ from collections import OrderedDict
 
 from torch import nn
 
+from densevit.errors import ConfigError
+
 
 def conv_tower(in_channels: int, channels: int, count: int, norm: bool = False) -> nn.Sequential:
     """Return convolutions of 3 x 3 cells with ReLU after each; parameters are ``N.conv.*``, as in mmdetection.
@@ -13,7 +15,14 @@ def conv_tower(in_channels: int, channels: int, count: int, norm: bool = False) 
         channels: Channels of every output.
         count: Number of convolutions.
         norm: Put batch norm, ``N.bn.*``, after each.
+
+    Raises:
+        ConfigError: ``count`` is negative, or ``channels`` below 1.
     """
+    if count < 0 or channels < 1:
+        raise ConfigError(
+            f"a head cannot have {count} convolutions of {channels} channels: see its num_convs, channels"
+        )
     layers = []
     for i in range(count):
         parts: OrderedDict[str, nn.Module] = OrderedDict()

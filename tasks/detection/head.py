@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from densevit.errors import ConfigError
-from densevit.features import Head
+from densevit.features import Head, Specs
 from densevit.structures import Meta, Sample
 from densevit.tasks.detection.masks import paste
 from densevit.tasks.detection.prediction import DetPrediction
@@ -150,6 +150,25 @@ def clip(boxes: Tensor, size: Sequence[int]) -> Tensor:
     """Return boxes ``(n, 4)`` cut to an image of ``size`` ``(h, w)``."""
     height, width = size
     return boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
+
+
+def has_area(boxes: Tensor) -> Tensor:
+    """Say which of the boxes ``(n, 4)`` have one."""
+    return (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+
+
+def width_of(specs: Specs) -> int:
+    """Return the channels of the levels, which detectors read with one set of convolutions.
+
+    Raises:
+        ConfigError: They differ.
+    """
+    widths = [spec.channels for spec in specs]
+    if len(set(widths)) != 1:
+        raise ConfigError(
+            f"detectors want levels of one width, not {widths}: put model.neck=dict(type='FPN') before them"
+        )
+    return widths[0]
 
 
 def _mirrored(boxes: Tensor, size: Sequence[int]) -> Tensor:

@@ -5,6 +5,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 BACKGROUND, IGNORED = -1, -2
+CHUNK = 16  # objects that are compared at once, which takes nine times the memory of their IoUs
 
 
 def match(boxes: Tensor, objects: Tensor, positive: float, negative: float, rescue: float | None = None) -> Tensor:
@@ -23,7 +24,7 @@ def match(boxes: Tensor, objects: Tensor, positive: float, negative: float, resc
     """
     if len(objects) == 0 or len(boxes) == 0:
         return boxes.new_full((len(boxes),), BACKGROUND, dtype=torch.int64)
-    ious = box_iou(objects, boxes)
+    ious = torch.cat([box_iou(part, boxes) for part in objects.split(CHUNK)])
     best, matched = ious.max(dim=0)
     matched = torch.where(best >= positive, matched, torch.where(best < negative, BACKGROUND, IGNORED))
     if rescue is not None:

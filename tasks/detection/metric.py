@@ -46,8 +46,8 @@ class CocoMetric(BaseMetric):
         super().__init__()
         if max_per_image < 1:
             raise ConfigError(f"CocoMetric: max_per_image is at least 1, not {max_per_image}")
-        if iou_types is not None and not set(iou_types) <= set(IOU_TYPES):
-            raise ConfigError(f"CocoMetric: iou_types are of {IOU_TYPES}, not {iou_types!r}")
+        if iou_types is not None and (isinstance(iou_types, str) or not set() < set(iou_types) <= set(IOU_TYPES)):
+            raise ConfigError(f'CocoMetric: iou_types is a list of "bbox", "segm" or both, not {iou_types!r}')
         self.max_per_image = max_per_image
         self.iou_types = None if iou_types is None else tuple(iou_types)
         self.records: list[ImageRecord] = []
@@ -55,8 +55,20 @@ class CocoMetric(BaseMetric):
         self.scores: dict[str, CocoScores] = {}
 
     def process(self, data_batch: Sequence[Sample], data_samples: Sequence[DetPrediction]) -> None:
-        """Keep what was found in a batch, and what is there."""
+        """Keep what was found in a batch, and what is there.
+
+        Raises:
+            DataError: A prediction is for an image of another size, or of a class that there is not.
+        """
         for sample, prediction in zip(data_batch, data_samples, strict=True):
+            path, size = sample.meta.path, tuple(sample.meta.original_size)
+            if prediction.size != size:
+                raise DataError(f"{path} is {size} (height, width), but what was predicted for it {prediction.size}")
+            if len(prediction.labels) and int(prediction.labels.max()) >= self._class_count():
+                raise DataError(
+                    f"{path} has a predicted label {int(prediction.labels.max())}, but "
+                    f"there are {self._class_count()} classes: was the model trained with others?"
+                )
             self.add(sample.target, _found(prediction))
 
     def add(self, target: BoxTarget, found: Found) -> None:
@@ -96,6 +108,8 @@ class CocoMetric(BaseMetric):
         own, self.records = self.records, []
         gathered = dist.all_gather_object(own)
         means = [self.compute_metrics([r for part in gathered for r in part]) if dist.is_main_process() else None]
+        if means[0] is not None and len(self.evaluated) < size:
+            self._warn(f"only {len(self.evaluated)} of {size} images are scored: bad_samples.jsonl lists the others")
         dist.broadcast_object_list(means)
         assert means[0] is not None, "the main process has computed them"
         return means[0]

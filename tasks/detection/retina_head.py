@@ -11,6 +11,7 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
+from densevit.errors import ConfigError
 from densevit.features import Features, Losses, Specs
 from densevit.registry import HEADS
 from densevit.structures import Sample
@@ -18,7 +19,7 @@ from densevit.tasks.detection.anchors import Anchors, DenseOutputs, octave_scale
 from densevit.tasks.detection.box_coder import decode, encode
 from densevit.tasks.detection.conv_tower import conv_tower
 from densevit.tasks.detection.focal_loss import background_focal_loss, focal_loss
-from densevit.tasks.detection.head import DetectionHead, Instances, clip, objects_of
+from densevit.tasks.detection.head import DetectionHead, Instances, clip, objects_of, width_of
 from densevit.tasks.detection.matching import IGNORED, match
 
 STDS = (1.0, 1.0, 1.0, 1.0)
@@ -65,10 +66,12 @@ class RetinaHead(DetectionHead):
     ) -> None:
         super().__init__(num_classes, score_threshold, nms_iou, max_per_image)
         self.anchors = Anchors(specs, octave_scales(anchor_scale, scales_per_octave), anchor_ratios)
-        self.max_per_level = max_per_level
-        self.cls_convs = conv_tower(specs[0].channels, channels, num_convs)
-        self.reg_convs = conv_tower(specs[0].channels, channels, num_convs)
-        width = channels if num_convs else specs[0].channels
+        if max_per_level < 1:
+            raise ConfigError(f"max_per_level must be at least 1, not {max_per_level}")
+        self.max_per_level, width = max_per_level, width_of(specs)
+        self.cls_convs = conv_tower(width, channels, num_convs)
+        self.reg_convs = conv_tower(width, channels, num_convs)
+        width = channels if num_convs else width
         self.retina_cls = nn.Conv2d(width, self.anchors.per_cell * num_classes, 3, padding=1)
         self.retina_reg = nn.Conv2d(width, self.anchors.per_cell * 4, 3, padding=1)
         for module in self.modules():

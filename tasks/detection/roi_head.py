@@ -13,7 +13,7 @@ from densevit.errors import ConfigError
 from densevit.features import Losses, Maps
 from densevit.structures import Sample
 from densevit.tasks.detection.box_head import BoxHead
-from densevit.tasks.detection.head import Instances, objects_of, rescale
+from densevit.tasks.detection.head import Instances, has_area, objects_of, rescale
 from densevit.tasks.detection.mask_head import MaskHead, mask_targets
 from densevit.tasks.detection.matching import match
 from densevit.tasks.detection.roi_pool import RoIPool
@@ -82,10 +82,14 @@ class RoIHead(nn.Module):
         return [module for module in self.bbox_head.modules() if isinstance(module, BoxHead)]
 
     def loss(self, maps: Maps, proposals: Sequence[Tensor], objects: Sequence[Objects]) -> Losses:
-        """Return the losses of all heads, for proposals ``(n, 4)`` of each image to which objects are added."""
+        """Return the losses of all heads, for proposals ``(n, 4)`` of each image to which objects are added.
+
+        In evaluation images may have no masks: there is no loss of them then.
+        """
         sampled = [self._sample(*pair) for pair in zip(proposals, objects, strict=True)]
         losses = self._loss_of_boxes(maps, sampled, objects)
-        if self.mask_head is not None:
+        masked = all(each.sample.target.masks is not None for each in objects)
+        if self.mask_head is not None and (masked or self.training):  # in evaluation the metric warns of it
             losses["loss_mask"] = self._loss_of_masks(self.mask_head, maps, sampled, objects)
         return losses
 
@@ -148,11 +152,6 @@ class RoIHead(nn.Module):
         logits = self.mask_head(self.pool(maps, boxes, self.mask_head.size))
         chosen = self.mask_head.of_class(logits, torch.cat(list(labels)))
         return list(chosen.sigmoid().split([len(each) for each in boxes]))
-
-
-def has_area(boxes: Tensor) -> Tensor:
-    """Say which of the boxes ``(n, 4)`` have one."""
-    return (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
 
 
 def _assigned(rois: Sequence[RoIs], objects: Sequence[Objects], background: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,7 +15,7 @@ from densevit.features import Losses, Maps, Specs
 from densevit.tasks.detection.anchors import Anchors, DenseOutputs
 from densevit.tasks.detection.box_coder import decode, encode
 from densevit.tasks.detection.conv_tower import conv_tower
-from densevit.tasks.detection.head import clip
+from densevit.tasks.detection.head import clip, has_area, width_of
 from densevit.tasks.detection.matching import IGNORED, match
 from densevit.tasks.detection.sampling import sample
 
@@ -54,7 +54,7 @@ class RPNHead(nn.Module):
             raise ConfigError(f"rpn_convs and rpn_samples must be at least 1, not {num_convs} and {samples}")
         self.anchors = Anchors(specs, anchor_scales, anchor_ratios)
         self.samples = samples
-        tower = conv_tower(specs[0].channels, channels, num_convs)
+        tower = conv_tower(width_of(specs), channels, num_convs)
         self.rpn_conv = tower.get_submodule("0.conv") if num_convs == 1 else tower
         self.rpn_cls = nn.Conv2d(channels, self.anchors.per_cell, 1)
         self.rpn_reg = nn.Conv2d(channels, self.anchors.per_cell * 4, 1)
@@ -111,7 +111,7 @@ class RPNHead(nn.Module):
             boxes, scores = zip(*self._best(outputs, levels, image, size), strict=True)
             level = torch.cat([torch.full_like(x, i) for i, x in enumerate(scores)])
             every = torch.cat(boxes)
-            solid = (every[:, 2:] > every[:, :2]).all(dim=1)
+            solid = has_area(every)
             every = every[solid]
             kept = batched_nms(every, torch.cat(scores)[solid], level[solid], NMS_IOU)[:MAX_PROPOSALS]
             proposals.append(every[kept])

@@ -106,10 +106,11 @@ class TestTimeAugment:
 
 
 def _map(network: Network, x: Tensor) -> Tensor:
-    logits = network(x)
-    if logits.ndim != 4:
+    logits: Any = network(x)
+    if not isinstance(logits, Tensor) or logits.ndim != 4:
         raise ConfigError(
-            "windows and test-time augmentation are for heads that give maps: leave out --slide and --tta"
+            "windows and test-time augmentation are for heads that give maps: "
+            "leave out --slide and --tta, or model.inference"
         )
     return logits
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import io
 import json
 import math
@@ -17,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 from torchvision.tv_tensors import BoundingBoxes, Mask
 
-from densevit.errors import ConfigError
+from densevit.errors import ConfigError, DataError
 from densevit.structures import BoxTarget, Meta, Sample
 from densevit.tasks.detection.coco_eval import CocoScores
 from densevit.tasks.detection.masks import encode_all, rasterise
@@ -296,10 +297,34 @@ def test_what_is_scored_follows_what_is_predicted_or_the_config() -> None:
             metric_of(data, iou_types=["segm"]).evaluate(6)
 
 
-@pytest.mark.parametrize("options", [{"max_per_image": 0}, {"iou_types": ["box"]}])
+@pytest.mark.parametrize(
+    "options", [{"max_per_image": 0}, {"iou_types": ["box"]}, {"iou_types": []}, {"iou_types": "bbox"}]
+)
 def test_impossible_options_are_errors(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         CocoMetric(**options)
+
+
+def test_images_that_are_not_scored_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(CocoMetric, "_warn", lambda metric, message: warnings.append(message))
+    metric_of(pairs(5)).evaluate(5)
+    assert warnings == []
+    metric_of(pairs(5)).evaluate(6)
+    assert warnings == ["only 5 of 6 images are scored: bad_samples.jsonl lists the others"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": (320, 240)}, r"1 is \(240, 320\)"),
+        ({"labels": torch.full((1,), 4)}, "label 4, but there are 4 classes"),
+    ],
+)
+def test_predictions_that_do_not_fit_their_image_are_errors(change: dict[str, Any], message: str) -> None:
+    sample, prediction = pairs(2)[1]
+    with pytest.raises(DataError, match=message):
+        metric_of([(sample, dataclasses.replace(prediction, **change))])
 
 
 def test_confusions_have_a_background() -> None:

@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torchvision.ops import sigmoid_focal_loss
+from torchvision.ops import box_iou, sigmoid_focal_loss
 
 from densevit.errors import ConfigError
 from densevit.features import FeatureSpec
+from densevit.tasks.detection import matching
 from densevit.tasks.detection.anchors import Anchors, octave_scales
 from densevit.tasks.detection.box_coder import MAX_LOG, decode, encode
 from densevit.tasks.detection.focal_loss import background_focal_loss, focal_loss
-from densevit.tasks.detection.matching import BACKGROUND, IGNORED, match
+from densevit.tasks.detection.matching import BACKGROUND, CHUNK, IGNORED, match
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "detection" / "primitives.json").read_text())
 STRIDES = {"maskrcnn": (4, 8, 16, 32, 64), "retinanet": (8, 16, 32, 64, 128)}
@@ -57,7 +58,7 @@ def test_anchors_follow_strides_that_differ_by_axis() -> None:
 
 @pytest.mark.parametrize(("scales", "ratios"), [([], [1.0]), ([1.0], []), ([0.0], [1.0]), ([1.0], [-1.0])])
 def test_anchors_without_a_size_are_refused(scales: list[float], ratios: list[float]) -> None:
-    with pytest.raises(ConfigError, match="positive scales and ratios"):
+    with pytest.raises(ConfigError, match="must be a list of positive numbers"):
         Anchors((FeatureSpec(8, (4, 4)),), scales, ratios)
 
 
@@ -103,6 +104,19 @@ def test_of_two_objects_that_share_their_best_box_the_later_gets_it() -> None:
     )
     assert match(boxes, objects, 0.5, 0.4).tolist() == [0]
     assert match(boxes, objects, 0.5, 0.4, rescue=0.3).tolist() == [1]
+
+
+def test_many_objects_are_compared_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+
+    def counted(objects: Tensor, boxes: Tensor) -> Tensor:
+        counts.append(len(objects))
+        return box_iou(objects, boxes)
+
+    monkeypatch.setattr(matching, "box_iou", counted)
+    objects = 10.0 * torch.arange(2 * CHUNK + 1)[:, None] + torch.tensor([0.0, 0.0, 10.0, 10.0])
+    assert match(objects.flip(0), objects, 0.5, 0.4, rescue=0.0).tolist() == list(range(len(objects)))[::-1]
+    assert counts == [CHUNK, CHUNK, 1]
 
 
 def test_focal_loss_equals_mmdetections() -> None:

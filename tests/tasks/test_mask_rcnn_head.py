@@ -182,6 +182,15 @@ def test_a_dataset_of_boxes_alone_cannot_train_masks() -> None:
     assert total(faster.loss(faster(features()), [boxes])).isfinite()
 
 
+@torch.no_grad()
+def test_a_dataset_of_boxes_alone_is_validated_without_the_loss_of_masks() -> None:
+    head, given = mask_rcnn().eval(), sample(BOXES)
+    boxed = replace(given, target=replace(given.target, masks=None))
+    losses = head.loss(head(features()), [given])
+    del losses["loss_mask"]
+    torch.testing.assert_close(head.loss(head(features()), [boxed]), losses)
+
+
 @pytest.mark.parametrize("kind", ["Mask R-CNN", "cascade"])
 def test_the_second_stage_runs_in_the_precision_of_the_first_and_losses_in_full(kind: str) -> None:
     head = KINDS[kind]()
@@ -250,7 +259,10 @@ def test_masks_of_the_mirror_image_are_mirrored() -> None:
     [
         ({"rpn_convs": 0}, "rpn_convs and rpn_samples must be at least 1, not 0 and 32"),
         ({"roi_samples": 0}, "roi_samples must be at least 1, not 0"),
-        ({"anchor_scales": ()}, "positive scales"),
+        ({"mask_convs": -1}, "-1 convolutions of 8 channels"),
+        ({"anchor_scales": 8.0}, r"anchor_scales must be a list of positive numbers, not 8\.0"),
+        ({"anchor_ratios": ()}, r"anchor_ratios must be a list of positive numbers, not \(\)"),
+        ({"anchor_scales": ()}, "list of positive numbers"),
         ({"nms_iou": 0}, "nms_iou"),
     ],
 )

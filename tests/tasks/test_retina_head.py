@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou, sigmoid_focal_loss
 
+from densevit.errors import ConfigError
 from densevit.features import Features, FeatureSpec
 from densevit.structures import BoxTarget, Meta, Sample
 from densevit.tasks.detection.anchors import DenseOutputs
@@ -186,3 +187,23 @@ def test_views_are_put_together_before_suppression() -> None:
     torch.testing.assert_close(both.boxes, plain.boxes)
     (none,) = retina.predict([View(nothing, SIZE)], [meta])
     assert none.boxes.shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_per_level": 0}, "max_per_level must be at least 1, not 0"),
+        ({"anchor_scale": 0.0}, "anchor_scale must be positive and scales_per_octave at least 1, not 0.0 and 3"),
+        ({"scales_per_octave": 0}, "at least 1, not 2.0 and 0"),
+        ({"num_convs": -1}, "-1 convolutions"),
+    ],
+)
+def test_settings_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        head(**options)
+
+
+def test_levels_of_several_widths_are_refused() -> None:
+    specs = (FeatureSpec(6, (8, 8)), FeatureSpec(8, (16, 16)))
+    with pytest.raises(ConfigError, match=r"levels of one width, not \[6, 8\]: put model.neck"):
+        RetinaHead(specs, num_classes=3)

@@ -13,7 +13,7 @@ from mmengine import dist
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, TestLoop, ValLoop
 from torch import nn
 
-from densevit.engine.loader import build_loader
+from densevit.engine.loader import QUARANTINE, build_loader
 from densevit.registry import LOOPS
 from densevit.structures import Sample
 
@@ -101,6 +101,7 @@ class ValidationLoop(ValLoop):
         for index, batch in enumerate(self.dataloader):
             self.run_iter(index, batch)
         metrics = self.evaluator.evaluate(len(self.dataloader.dataset))
+        _tell_left_out(self)
         metrics.update(self._mean_losses())
         self.runner.call_hook("after_val_epoch", metrics=metrics)
         self.runner.call_hook("after_val")
@@ -128,6 +129,8 @@ class ValidationLoop(ValLoop):
 
     def _mean_losses(self) -> dict[str, float]:
         """Average over the samples of all ranks; a rank may have had none."""
+        if not self.with_loss:
+            return {}
         ranks = dist.all_gather_object((self.totals, self.count))
         names = dict.fromkeys(name for totals, _ in ranks for name in totals)
         count = sum(n for _, n in ranks)
@@ -140,6 +143,14 @@ class EvaluationLoop(TestLoop):
 
     def __init__(self, runner: Any, dataloader: Any, evaluator: Any) -> None:
         super().__init__(runner, build_loader(dataloader, runner.seed, Path(runner.work_dir)), evaluator)
+        self.count = 0
+
+    def run(self) -> dict[str, float]:
+        """Return the metrics, and say how many samples they are without."""
+        self.count = 0
+        metrics: dict[str, float] = super().run()
+        _tell_left_out(self)
+        return metrics
 
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: list[Sample]) -> None:
@@ -148,5 +159,15 @@ class EvaluationLoop(TestLoop):
             return
         self.runner.call_hook("before_test_iter", batch_idx=idx, data_batch=data_batch)
         predictions = self.runner.model.test_step(data_batch)
+        self.count += len(data_batch)
         self.evaluator.process(data_samples=predictions, data_batch=data_batch)
         self.runner.call_hook("after_test_iter", batch_idx=idx, data_batch=data_batch, outputs=predictions)
+
+
+def _tell_left_out(loop: "ValidationLoop | EvaluationLoop") -> None:
+    """Warn of samples that could not be read, and are not in the scores."""
+    scored, total = sum(dist.all_gather_object(loop.count)), len(loop.dataloader.dataset)
+    if scored < total:
+        loop.runner.logger.warning(
+            f"{scored} of {total} samples are scored, the others cannot be read: see {QUARANTINE} in the work_dir"
+        )

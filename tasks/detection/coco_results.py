@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from densevit.data.folders import shortened
 from densevit.errors import DataError
 from densevit.tasks.detection.coco_eval import Found, ImageRecord
 from densevit.tasks.detection.masks import RLE, bounding_box, to_rle
@@ -36,7 +37,10 @@ def read_results(file: Path, category_ids: Sequence[int]) -> dict[int, list[Entr
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: no file of COCO results ({error})") from error
     if not isinstance(content, list):
-        raise DataError(f"{file}: COCO results are a list of objects, not a {type(content).__name__}")
+        raise DataError(
+            f"{file}: COCO results are a list of {{image_id, category_id, bbox, score}}, not a "
+            f"{type(content).__name__} as files of ground truth are"
+        )
     labels = {category: label for label, category in enumerate(category_ids)}
     images: dict[int, list[Entry]] = {}
     segmented = bool(content) and isinstance(content[0], Mapping) and "segmentation" in content[0]
@@ -99,7 +103,7 @@ def _as_json(records: Iterable[ImageRecord], category_ids: Sequence[int]) -> Ite
 def _entry(place: str, values: Mapping[str, Any], labels: Mapping[int, int]) -> Entry:
     category = _integer(values, "category_id")
     if category not in labels:
-        raise ValueError(f"has the category_id {category}, which the dataset does not have")
+        raise ValueError(f"has the category_id {category}, but the dataset has {shortened([str(i) for i in labels])}")
     if not _is_number(values["score"]):
         raise ValueError("has a score that is no finite number")
     mask = _mask(values["segmentation"]) if "segmentation" in values else None

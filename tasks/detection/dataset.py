@@ -83,7 +83,8 @@ class CocoDataset(DenseDataset):
         if not len(self.images):
             raise DataError(
                 f"{path}: none of {len(usable)} images is left; "
-                f"filter_empty={filter_empty} and min_size={min_size} leave out those without objects and small ones"
+                f"filter_empty={filter_empty} leaves out those without an object that is no crowd, min_size={min_size} "
+                "those whose shorter side is less"
             )
         self.groups = (self.file.widths > self.file.heights)[self.images].astype(np.int8)
 

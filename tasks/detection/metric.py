@@ -97,7 +97,10 @@ class CocoMetric(BaseMetric):
             target = dataset.read_target(index)
             self.add(target, found_in(entries.pop(int(target.image_id), []), segmented, target.masks))
         for image_id, of_image in entries.items():
-            raise DataError(f"{of_image[0].place} has the image_id {image_id}, which the dataset does not have")
+            raise DataError(
+                f"{of_image[0].place} has the image_id {image_id}, which the dataset does not have ({len(entries)} ids "
+                "are unknown): is the file of another split?"
+            )
 
     def write(self, folder: Path) -> Path:
         """Write what was found in the images that were evaluated last to ``coco_detections.json`` in ``folder``."""
@@ -108,8 +111,6 @@ class CocoMetric(BaseMetric):
         own, self.records = self.records, []
         gathered = dist.all_gather_object(own)
         means = [self.compute_metrics([r for part in gathered for r in part]) if dist.is_main_process() else None]
-        if means[0] is not None and len(self.evaluated) < size:
-            self._warn(f"only {len(self.evaluated)} of {size} images are scored: bad_samples.jsonl lists the others")
         dist.broadcast_object_list(means)
         assert means[0] is not None, "the main process has computed them"
         return means[0]

@@ -156,6 +156,8 @@ def test_a_bad_image_is_left_out_of_an_evaluation(config: Config, scenes: Path, 
     config.load_from, config.work_dir = str(Path(runner.work_dir) / "iter_8.pth"), str(tmp_path / "test")
     assert 0 < Runner.from_cfg(config).test()["mIoU"] <= 1
     assert "013.jpg" in (tmp_path / "test" / "bad_samples.jsonl").read_text()
+    (log,) = (tmp_path / "test").glob("*/*.log")
+    assert "4 of 5 samples are scored" in log.read_text()
 
 
 def test_orphans_of_a_killed_save_are_cleared(config: Config, tmp_path: Path) -> None:

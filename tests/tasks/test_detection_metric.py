@@ -305,15 +305,6 @@ def test_impossible_options_are_errors(options: dict[str, Any]) -> None:
         CocoMetric(**options)
 
 
-def test_images_that_are_not_scored_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    warnings: list[str] = []
-    monkeypatch.setattr(CocoMetric, "_warn", lambda metric, message: warnings.append(message))
-    metric_of(pairs(5)).evaluate(5)
-    assert warnings == []
-    metric_of(pairs(5)).evaluate(6)
-    assert warnings == ["only 5 of 6 images are scored: bad_samples.jsonl lists the others"]
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

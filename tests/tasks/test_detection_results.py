@@ -103,7 +103,7 @@ def test_results_without_boxes_take_those_of_the_masks(tmp_path: Path) -> None:
     [
         ({"image_id": 5}, "has the image_id 5, which the dataset does not have"),
         ({"image_id": "5"}, "has a image_id that is no whole number"),
-        ({"category_id": 4}, "has the category_id 4, which the dataset does not have"),
+        ({"category_id": 4}, "has the category_id 4, but the dataset has 3, 9"),
         ({"score": "high"}, "has a score that is no finite number"),
         ({"score": math.nan}, "has a score that is no finite number"),
         ({"score": None}, "has a score that is no finite number"),

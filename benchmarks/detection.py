@@ -153,6 +153,7 @@ def prepare(model: nn.Module, heads: Sequence[nn.Module], case: Case, device: st
     for module in (module for head in heads for module in head.modules()):
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight)
+            module.weight.data *= 1.5
     model.to(device).train(case.training)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -29,7 +29,7 @@ def match(boxes: Tensor, objects: Tensor, positive: float, negative: float, resc
     matched = torch.where(best >= positive, matched, torch.where(best < negative, BACKGROUND, IGNORED))
     if rescue is not None:
         most = ious.max(dim=1, keepdim=True).values
-        saved = (ious == most) & (most >= rescue) & (most > 0)
-        last = len(objects) - 1 - saved.flip(0).int().argmax(dim=0)  # of several objects
-        matched = torch.where(saved.any(dim=0), last, matched)
+        objects_saved, boxes_saved = ((ious == most) & (most >= rescue) & (most > 0)).nonzero(as_tuple=True)
+        # The last of several objects, as in mmdetection.
+        matched = matched.scatter_reduce(0, boxes_saved, objects_saved, "amax", include_self=False)
     return matched

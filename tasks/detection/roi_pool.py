@@ -44,7 +44,7 @@ class RoIPool:
             x = maps[level].to(torch.promote_types(maps[level].dtype, torch.float32))  # torchvision has no bf16
             here = rois[levels == level].to(x.dtype)
             pooled.append(roi_align(x, here, size, 1 / stride, sampling_ratio=0, aligned=True))
-        return torch.cat(pooled)[levels.argsort(stable=True).argsort()]
+        return torch.cat(pooled).index_select(0, levels.argsort(stable=True).argsort())
 
     def level_of(self, boxes: Tensor) -> Tensor:
         """Return the level ``(n,)`` that each of ``(n, 4)`` is read from."""

@@ -145,7 +145,7 @@ def test_a_corrupt_image_is_replaced_in_training_and_left_out_of_the_test(
     [
         (
             "model.head.num_classes=4",
-            "the dataset has 3 classes (blue, green, red, ...) but model.head.num_classes is 4",
+            "the dataset has 3 classes (blue, green, red) but model.head.num_classes is 4",
         ),
         ("val_dataloader.dataset.classes=['red','green','cyan']", "1 classes have no folder: cyan; 1 folders are no"),
         ("model.backbone.token=False", None),

@@ -75,7 +75,7 @@ class TwoStageHead(DetectionHead):
     def loss(self, outputs: TwoStageOutputs, samples: Sequence[Sample]) -> Losses:
         """Return the losses of both stages."""
         objects = [Objects.of(sample, self.training) for sample in samples]
-        losses = self.rpn_head.loss(outputs.dense, [each.boxes for each in objects])
+        losses = self.rpn_head.loss(outputs.dense, outputs.maps, [each.boxes for each in objects])
         proposals = self.rpn_head.proposals(outputs.dense, [sample.meta.input_size for sample in samples])
         with outputs.autocast():
             return losses | self.roi_head.loss(outputs.maps, proposals, objects)

@@ -18,6 +18,7 @@ from densevit.tasks.detection.conv_tower import conv_tower
 from densevit.tasks.detection.head import clip, has_area, width_of
 from densevit.tasks.detection.matching import IGNORED, match
 from densevit.tasks.detection.sampling import sample
+from densevit.tasks.detection.sparse_conv import conv_at
 
 STDS = (1.0, 1.0, 1.0, 1.0)
 NMS_IOU = 0.7
@@ -65,15 +66,21 @@ class RPNHead(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, maps: Maps) -> DenseOutputs:
-        """Return the maps of objectness, one class, and of offsets of every level."""
-        shared = [F.relu(self.rpn_conv(x)) for x in maps]
-        return DenseOutputs([self.rpn_cls(x) for x in shared], [self.rpn_reg(x) for x in shared])
+        """Return the maps of objectness, one class, and of offsets of every level.
 
-    def loss(self, outputs: DenseOutputs, objects: Sequence[Tensor]) -> Losses:
+        With one convolution they have no gradient.
+        """
+        dense = not isinstance(self.rpn_conv, nn.Conv2d)  # else the loss computes anew what it samples
+        with torch.set_grad_enabled(torch.is_grad_enabled() and dense):
+            shared = [F.relu(self.rpn_conv(x)) for x in maps]
+            return DenseOutputs([self.rpn_cls(x) for x in shared], [self.rpn_reg(x) for x in shared])
+
+    def loss(self, outputs: DenseOutputs, maps: Maps, objects: Sequence[Tensor]) -> Losses:
         """Return cross entropy of the objectness and distance of the boxes, both per anchor that was sampled.
 
         Args:
             outputs: What ``forward`` returned.
+            maps: For which it did.
             objects: Boxes of the ground truth of each image ``(n, 4)``, in pixels of the network's input.
         """
         levels = self._anchors(outputs)
@@ -81,15 +88,26 @@ class RPNHead(nn.Module):
         count = (chosen != IGNORED).sum().clamp(min=1)
         loss_cls, loss_bbox = boxes.new_zeros(()), boxes.new_zeros(())
         split = chosen.split([len(level) for level in levels], dim=1)
-        for logits, deltas, anchors, found in zip(*outputs, levels, split, strict=True):
+        for level, (anchors, found) in enumerate(zip(levels, split, strict=True)):
             image, place = (found != IGNORED).nonzero(as_tuple=True)
-            scores = self.anchors.rows(logits, image, place)[:, 0].float()
-            truth = (found[image, place] >= 0).to(scores)
-            loss_cls = loss_cls + F.binary_cross_entropy_with_logits(scores, truth, reduction="sum")
-            image, place = (found >= 0).nonzero(as_tuple=True)
-            goal = encode(anchors[place], boxes[found[image, place]], STDS)
-            loss_bbox = loss_bbox + (self.anchors.rows(deltas, image, place).float() - goal).abs().sum()
+            matched = found[image, place]
+            inside = matched >= 0
+            scores, deltas = self._at(outputs, maps, level, image, place)
+            loss_cls = loss_cls + F.binary_cross_entropy_with_logits(scores, inside.to(scores), reduction="sum")
+            goal = encode(anchors[place[inside]], boxes[matched[inside]], STDS)
+            loss_bbox = loss_bbox + (deltas[inside] - goal).abs().sum()
         return {"loss_rpn_cls": loss_cls / count, "loss_rpn_bbox": loss_bbox / count}
+
+    def _at(self, outputs: DenseOutputs, maps: Maps, level: int, image: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        """Return objectness ``(n,)`` and offsets ``(n, 4)`` of n anchors of a level, in fp32."""
+        if not isinstance(self.rpn_conv, nn.Conv2d):
+            rows = [self.anchors.rows(dense[level], image, place).float() for dense in outputs]
+            return rows[0][:, 0], rows[1]
+        count = self.anchors.per_cell
+        x = F.relu(conv_at(self.rpn_conv, maps[level], image, place // count))
+        rows = [F.linear(x, conv.weight.flatten(1), conv.bias) for conv in (self.rpn_cls, self.rpn_reg)]
+        which = torch.arange(len(x), device=x.device), place % count
+        return rows[0][which], rows[1].unflatten(1, (count, 4))[which]
 
     def _choose(self, anchors: Tensor, objects: Sequence[Tensor]) -> Tensor:
         """Return ``(N, n)``: for anchors that give a loss the object, counted through all images, or `BACKGROUND`."""

@@ -66,10 +66,12 @@ def trained() -> tuple[MaskRCNNHead, Features]:
     """Return a head after a few steps on one image, and the maps, which learned too."""
     head, maps = mask_rcnn(), nn.ParameterList(features().maps)
     optimizer = torch.optim.AdamW([*head.parameters(), *maps], lr=1e-2)
-    for _ in range(120):
+    falls = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=200)
+    for _ in range(200):
         optimizer.zero_grad()
         total(head.loss(head(Features(tuple(maps))), [sample(BOXES)])).backward()
         optimizer.step()
+        falls.step()
     return head.eval(), Features(tuple(x.detach() for x in maps))
 
 

@@ -5,7 +5,7 @@ Data: data/nuclei/images/*.png (up to 360 pixels) and data/nuclei/annotations/in
 150 in an image: so images are enlarged, anchors begin at 8 pixels, all heads are narrow, few RoIs are sampled.
 """
 
-_base_ = ["_base_/runtime.py"]
+_base_ = ["_base_/small_detector.py"]
 
 model = dict(
     type="DenseModel",
@@ -55,18 +55,9 @@ test_evaluator = val_evaluator
 
 max_iters = 1200
 warm_up = 100
-optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
-    paramwise_cfg=dict(norm_decay_mult=0.0),
-    clip_grad=dict(max_norm=5.0),
-)
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-2, by_epoch=False, begin=0, end=warm_up),
     dict(type="PolyLR", power=1.0, eta_min=0.0, by_epoch=False, begin=warm_up, end=max_iters),
 ]
-auto_scale_lr = dict(enable=False, base_batch_size=8)
 train_cfg = dict(by_epoch=False, max_iters=max_iters, val_interval=400)
-val_cfg = dict()
-test_cfg = dict()
 default_hooks = dict(checkpoint=dict(type="CheckpointHook", interval=200))

@@ -5,7 +5,7 @@ not augmented. Data: any in COCO's format; docs/results.md takes eight images of
 annotations/overfit.json, made by hand. Scores are there too.
 """
 
-_base_ = ["_base_/runtime.py"]
+_base_ = ["_base_/small_detector.py"]
 
 model = dict(
     type="DenseModel",
@@ -41,17 +41,11 @@ test_evaluator = val_evaluator
 
 max_iters = 600
 warm_up = 50
-optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0, fused=True),
-    clip_grad=dict(max_norm=5.0),
-)
+optim_wrapper = dict(optimizer=dict(weight_decay=0.0))
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-2, by_epoch=False, begin=0, end=warm_up),
     dict(type="PolyLR", power=1.0, eta_min=0.0, by_epoch=False, begin=warm_up, end=max_iters),
 ]
-auto_scale_lr = dict(enable=False, base_batch_size=4)
+auto_scale_lr = dict(base_batch_size=4)
 train_cfg = dict(by_epoch=False, max_iters=max_iters, val_interval=200)
-val_cfg = dict()
-test_cfg = dict()
 default_hooks = dict(checkpoint=dict(type="CheckpointHook", interval=200))

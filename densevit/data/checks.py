@@ -8,6 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from densevit.data.dataset import DenseDataset
 from densevit.errors import ConfigError, DataError
 
 SHOWN = 20  # problems that a check prints
@@ -29,6 +30,37 @@ def find_problems(test: Callable[[int], Any], indices: Collection[int]) -> tuple
         except DataError as error:
             unreadable.append(str(error))
     return contradicting, unreadable
+
+
+def check_samples(
+    dataset: DenseDataset, mode: str, where: str, quick: Sequence[tuple[Callable[[int], Any], int]]
+) -> None:
+    """Raise one `DataError` for what is wrong with the samples of a dataset.
+
+    What cannot be read is passed over if it is little enough for a quarantine, which records it when it is met.
+
+    Args:
+        dataset: Whose samples are read.
+        mode: "all" reads every sample; "sample" calls ``quick`` only.
+        where: The files, for the message.
+        quick: Tests by index that are cheaper than reading, and with how many indices each is called.
+
+    Raises:
+        DataError: Files are unreadable or contradict each other.
+        ConfigError: There is no such mode.
+    """
+    if mode not in ("sample", "all"):
+        raise ConfigError(f'data are checked by "sample" or "all", not by {mode!r}')
+    contradicting: list[str] = []
+    unreadable: list[str] = []
+    for test, count in [(dataset.read, len(dataset))] if mode == "all" else quick:
+        found = find_problems(test, evenly(len(dataset), count))
+        contradicting += found[0]
+        unreadable += found[1]
+    unreadable = list(dict.fromkeys(unreadable))
+    if mode == "sample" and dataset.quarantine is not None and len(unreadable) <= dataset.quarantine.limit:
+        unreadable = []
+    raise_problems(contradicting + unreadable, where)
 
 
 def raise_problems(problems: Sequence[str], where: str) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from densevit.data.checks import class_names, evenly, find_problems, raise_problems
+from densevit.data.checks import check_samples, class_names
 from densevit.data.class_folders import ClassFolders, list_folders
 from densevit.data.dataset import DenseDataset
 from densevit.data.readers import IMAGE_SUFFIXES, image_size, read_image
 from densevit.data.transforms import build_transforms
-from densevit.errors import ConfigError, DataError
+from densevit.errors import DataError
 from densevit.palette import distinct_colours
 from densevit.registry import DATASETS
 from densevit.structures import ClassTarget
@@ -78,15 +78,7 @@ class ImageFolderDataset(DenseDataset):
         return self._read_image(path), ClassTarget(torch.tensor(self.files.label(index))), path
 
     def check(self, mode: str) -> None:
-        if mode == "all":
-            _, unreadable = find_problems(self.read, range(len(self)))
-        elif mode == "sample":
-            _, unreadable = find_problems(self._read_header, evenly(len(self), CHECKED_HEADERS))
-            if self.quarantine is not None and len(unreadable) <= self.quarantine.limit:
-                unreadable = []  # the quarantine records them when they are met
-        else:
-            raise ConfigError(f'data are checked by "sample" or "all", not by {mode!r}')
-        raise_problems(unreadable, str(self.folder))
+        check_samples(self, mode, str(self.folder), [(self._read_header, CHECKED_HEADERS)])
 
     def _read_image(self, path: str) -> Tensor:
         if self.cached is None:

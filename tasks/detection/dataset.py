@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, Mask
 
-from densevit.data.checks import ContradictionError, class_names, evenly, find_problems, raise_problems
+from densevit.data.checks import ContradictionError, check_samples, class_names
 from densevit.data.dataset import DenseDataset
 from densevit.data.readers import image_size, read_image
 from densevit.data.transforms import build_transforms
@@ -138,16 +138,8 @@ class CocoDataset(DenseDataset):
         return Mask(torch.from_numpy(masks))
 
     def check(self, mode: str) -> None:
-        if mode == "all":
-            contradicting, unreadable = find_problems(self.read, range(len(self)))
-        elif mode == "sample":
-            contradicting, unreadable = find_problems(self._check_header, evenly(len(self), CHECKED_HEADERS))
-            if self.quarantine is not None and len(unreadable) <= self.quarantine.limit:
-                unreadable = []  # the quarantine records them when they are met
-        else:
-            raise ConfigError(f'data are checked by "sample" or "all", not by {mode!r}')
         where = f"{self.folder} and {self.file.path}, whose file_name is the path of an image within that folder"
-        raise_problems(contradicting + unreadable, where)
+        check_samples(self, mode, where, [(self._check_header, CHECKED_HEADERS)])
 
     def _check_header(self, index: int) -> None:
         self._compare_size(index, image_size(self.path(index)))

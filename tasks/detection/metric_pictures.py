@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from densevit.tasks.detection.coco_eval import ImageRecord
+from densevit.tasks.detection.prediction import MIN_SCORE
 
-MIN_IOU, MIN_SCORE = 0.5, 0.3  # of what is counted as confusions
+MIN_IOU = 0.5  # of what is counted as confusions
 MAX_CURVES = 10  # classes with a curve of their own
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.tv_tensors import Mask
 
-from densevit.data.checks import ContradictionError, class_names, evenly, find_problems, raise_problems
+from densevit.data.checks import ContradictionError, check_samples, class_names
 from densevit.data.dataset import DenseDataset
 from densevit.data.folders import list_files, pair_files, shortened
 from densevit.data.readers import image_size, read_image, read_mask
@@ -109,18 +109,8 @@ class SegDataset(DenseDataset):
         return f"{text}; {hint}list in ignore_ids what is unlabelled, or complete the classes"
 
     def check(self, mode: str) -> None:
-        if mode == "all":
-            contradicting, unreadable = find_problems(self.read, range(len(self)))
-        elif mode == "sample":
-            contradicting, unreadable = find_problems(self._check_size, evenly(len(self), CHECKED_SIZES))
-            more_contradicting, more_unreadable = find_problems(self._check_labels, evenly(len(self), CHECKED_LABELS))
-            contradicting += more_contradicting
-            unreadable = list(dict.fromkeys(unreadable + more_unreadable))
-            if self.quarantine is not None and len(unreadable) <= self.quarantine.limit:
-                unreadable = []  # the quarantine records them when they are met
-        else:
-            raise ConfigError(f'data are checked by "sample" or "all", not by {mode!r}')
-        raise_problems(contradicting + unreadable, self.where)
+        quick = [(self._check_size, CHECKED_SIZES), (self._check_labels, CHECKED_LABELS)]
+        check_samples(self, mode, self.where, quick)
 
     def _check_size(self, index: int) -> None:
         image_path, mask_path = self.pairs[index]

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,10 +97,9 @@ def use_inference(cfg: Config, slide: bool, tta: bool) -> None:
 
 
 def _check_writable(folder: Path) -> None:
-    probe = folder / ".writable"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):  # a name of its own: all ranks try at once
+            pass
     except OSError as error:
         raise ConfigError(f"cannot write to {folder}: {error.strerror}. Choose another --work-dir") from None

@@ -1,11 +1,13 @@
 """How --tta and --slide become the model's way of inference."""
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from mmengine.config import Config
 
-from densevit.cli import use_inference
+from densevit.cli import _check_writable, use_inference
 from densevit.errors import ConfigError
 
 SLIDE = {"type": "SlideInference", "crop_size": (64, 64)}
@@ -36,3 +38,9 @@ def test_detectors_have_an_augmentation_of_their_own(head: str) -> None:
 def test_detectors_cannot_slide(tta: bool) -> None:
     with pytest.raises(ConfigError, match="--slide is for segmentation: RetinaHead sees whole images"):
         inference("RetinaHead", None, slide=True, tta=tta)
+
+
+def test_processes_that_start_at_once_do_not_disturb_each_others_check_of_the_work_dir(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: _check_writable(tmp_path), range(800)))
+    assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Linear classifier."""
+"""Linear classifiers: what the heads of images and of clips share."""
 
 import re
 from collections.abc import Sequence
@@ -9,14 +9,11 @@ from torch.nn import functional as F
 
 from densevit.errors import ConfigError
 from densevit.features import Features, Head, Losses, Specs
-from densevit.registry import HEADS
-from densevit.structures import Meta, Sample
-from densevit.tasks.classification.prediction import ClassPrediction
+from densevit.structures import Sample
 
 
-@HEADS.register_module()
-class ClassificationHead(Head):
-    """Classify the backbone's token or, where it gives none, the mean over space of its last map.
+class LinearClassifier(Head):
+    """Classify the backbone's token or, where it gives none, the mean over space, and time, of its last map.
 
     Args:
         specs: Maps of the backbone, fine to coarse.
@@ -26,7 +23,7 @@ class ClassificationHead(Head):
         label_smoothing: Share of the probability that training spreads over all classes
             (https://arxiv.org/abs/1512.00567).
         init_scale: Factor on the classifier's initial weights, for fine-tuning.
-        loss: "softmax" for one class per image, or "sigmoid" to tell each class from the rest by itself, whose scores
+        loss: "softmax" for one class per sample, or "sigmoid" to tell each class from the rest by itself, whose scores
             do not add up to 1 (https://arxiv.org/abs/2006.07159).
         init_bias: Initial bias of the classifier; for "sigmoid" the logit of how frequent a class is.
 
@@ -47,11 +44,11 @@ class ClassificationHead(Head):
     ) -> None:
         super().__init__()
         if not token_channels and not specs:
-            raise ConfigError("ClassificationHead has nothing to read: give the backbone token=True or out_indices")
+            raise ConfigError(f"{type(self).__name__} has nothing to read: give the backbone token=True or out_indices")
         if not 0 <= label_smoothing < 1:
             raise ConfigError(f"label_smoothing must be in [0, 1), not {label_smoothing}")
         if loss not in ("softmax", "sigmoid"):
-            raise ConfigError(f'loss of ClassificationHead is "softmax" or "sigmoid", not {loss!r}')
+            raise ConfigError(f'loss of {type(self).__name__} is "softmax" or "sigmoid", not {loss!r}')
         self.num_classes = num_classes
         self.sigmoid = loss == "sigmoid"
         self.reads_token = token_channels > 0
@@ -89,11 +86,10 @@ class ClassificationHead(Head):
             loss = F.cross_entropy(logits, target, label_smoothing=smoothing)
         return {"loss_cls": loss, "acc": (logits.argmax(dim=1) == truth).float().mean()}
 
-    def predict(self, outputs: Tensor, metas: Sequence[Meta]) -> list[ClassPrediction]:
-        """Return the probabilities of the classes for each sample."""
+    def scores(self, outputs: Tensor) -> Tensor:
+        """Return the probabilities of the classes for logits ``(..., K)``."""
         logits = outputs.float()
-        scores = logits.sigmoid() if self.sigmoid else logits.softmax(dim=1)
-        return [ClassPrediction(s) for s in scores.cpu()]
+        return logits.sigmoid() if self.sigmoid else logits.softmax(dim=-1)
 
     @staticmethod
     def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:

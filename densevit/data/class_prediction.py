@@ -1,4 +1,4 @@
-"""What a classification model predicts for one image, and pictures of it."""
+"""What a classifier predicts for one sample, and pictures of it."""
 
 import json
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from densevit.errors import DataError
 from densevit.structures import ClassTarget
 
 SHOWN = 5  # classes in pictures and summaries
+Bar = tuple[str, tuple[int, ...], float]  # text, colour, share of the full length
 MIN_SIDE, BAR_WIDTH, NAME_WIDTH, BAR_HEIGHT, ROW, MARGIN, FONT_SIZE = 160, 180, 60, 7, 30, 6, 14
 
 
@@ -27,8 +28,7 @@ class ClassPrediction:
 
     def draw(self, image: np.ndarray, classes: Sequence[str], palette: Palette) -> np.ndarray:
         """Return the image ``(H, W, 3)``, uint8 RGB, with bars of the most probable classes to its right."""
-        rows = [(f"{classes[i]}  {score:.1%}", tuple(palette[i]), score) for i, score in self._best()]
-        return np.asarray(_with_bars(_enlarged(image), rows))
+        return np.asarray(_beside(_enlarged(image), draw_bars(bars_of(self, classes, palette))))
 
     @staticmethod
     def draw_truth(image: np.ndarray, target: ClassTarget, classes: Sequence[str], palette: Palette) -> np.ndarray:
@@ -36,7 +36,8 @@ class ClassPrediction:
         if target.label.ndim == 1:
             return ClassPrediction(target.label.float().cpu()).draw(image, classes, palette)
         index = int(target.label)
-        return np.asarray(_with_bars(_enlarged(image), [(classes[index], tuple(palette[index]), 1.0)], NAME_WIDTH))
+        bars = draw_bars([(classes[index], tuple(palette[index]), 1.0)], NAME_WIDTH)
+        return np.asarray(_beside(_enlarged(image), bars))
 
     def save(self, stem: Path) -> Path:
         """Write the scores of all classes to ``<stem>.json``, in as many digits as give them back exactly."""
@@ -60,10 +61,10 @@ class ClassPrediction:
 
     def summary(self, classes: Sequence[str]) -> dict[str, Any]:
         """Return the most probable "class", and the "scores" of the first few."""
-        best = {classes[i]: round(score, 6) for i, score in self._best()}
+        best = {classes[i]: round(score, 6) for i, score in self.best()}
         return {"class": next(iter(best)), "scores": best}
 
-    def _best(self) -> list[tuple[int, float]]:
+    def best(self) -> list[tuple[int, float]]:
         """Return (class, score) of the most probable, the first in any case, others if they are not 0."""
         scores, indices = self.scores.topk(min(SHOWN, len(self.scores)))
         best = list(zip(indices.tolist(), scores.tolist(), strict=True))
@@ -76,20 +77,42 @@ def _enlarged(image: np.ndarray) -> Image.Image:
     return picture.resize((round(factor * picture.width), round(factor * picture.height)), Image.Resampling.BICUBIC)
 
 
-def _with_bars(
-    picture: Image.Image, rows: Sequence[tuple[str, tuple[int, ...], float]], full: int = BAR_WIDTH
-) -> Image.Image:
-    """Add (text, colour, share of the ``full`` length of a bar) to the right of a picture."""
-    font = ImageFont.load_default(FONT_SIZE)
-    width = max(full, *(int(font.getlength(text)) + 1 for text, _, _ in rows)) + 2 * MARGIN
-    height = max(picture.height, len(rows) * ROW + 2 * MARGIN)
-    canvas = Image.new("RGB", (picture.width + width, height), "white")
+def bars_of(prediction: ClassPrediction, classes: Sequence[str], palette: Palette) -> list[Bar]:
+    """Return the bars of the most probable classes."""
+    return [(f"{classes[i]}  {score:.1%}", tuple(palette[i]), score) for i, score in prediction.best()]
+
+
+def shortened(name: str, length: int = 24) -> str:
+    """Return a name that fits beside a picture; what is cut off leaves dots."""
+    return name if len(name) <= length else f"{name[: length - 3].rstrip()}..."
+
+
+def draw_bars(bars: Sequence[Bar], full: int = BAR_WIDTH, scale: float = 1.0, width: int = 0) -> Image.Image:
+    """Return a picture of bars below their texts.
+
+    Args:
+        bars: Text, colour, and share of the ``full`` length.
+        full: Pixels of a bar of 1, before scaling.
+        scale: Of everything; 1 is the size for a still picture.
+        width: Pixels of the picture, where it is not as wide as bars and texts; longer texts are cut off.
+    """
+    full, row, margin, size = (round(scale * n) for n in (full, ROW, MARGIN, FONT_SIZE))
+    font = ImageFont.load_default(size)
+    width = width or max(full, *(int(font.getlength(text)) + 1 for text, _, _ in bars)) + 2 * margin
+    full = min(full, width - 2 * margin)
+    canvas = Image.new("RGB", (width, len(bars) * row + 2 * margin), "white")
+    draw = ImageDraw.Draw(canvas)
+    for i, (text, colour, score) in enumerate(bars):
+        top = margin + i * row
+        draw.text((margin, top - 2), text, fill="black", font=font)
+        above, height = top + size + round(3 * scale), round(BAR_HEIGHT * scale)
+        draw.rectangle((margin, above, margin + full, above + height), fill=(235, 235, 235))
+        draw.rectangle((margin, above, margin + max(1, round(full * score)), above + height), fill=colour)
+    return canvas
+
+
+def _beside(picture: Image.Image, bars: Image.Image) -> Image.Image:
+    canvas = Image.new("RGB", (picture.width + bars.width, max(picture.height, bars.height)), "white")
     canvas.paste(picture)
-    draw, left = ImageDraw.Draw(canvas), picture.width + MARGIN
-    for i, (text, colour, score) in enumerate(rows):
-        top = MARGIN + i * ROW
-        draw.text((left, top - 2), text, fill="black", font=font)
-        bar = (left, top + FONT_SIZE + 3, left + full, top + FONT_SIZE + 3 + BAR_HEIGHT)
-        draw.rectangle(bar, fill=(235, 235, 235))
-        draw.rectangle((*bar[:2], left + max(1, round(full * score)), bar[3]), fill=colour)
+    canvas.paste(bars, (picture.width, 0))
     return canvas

@@ -1,4 +1,4 @@
-"""Classification metrics."""
+"""How often classifiers are right."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,12 @@ import torch
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
+from densevit.data.class_prediction import ClassPrediction
 from densevit.engine.confusion import count_pairs, draw_confusion, sum_over_processes
 from densevit.errors import ConfigError
 from densevit.registry import METRICS
 from densevit.structures import Sample
 from densevit.tables import print_table
-from densevit.tasks.classification.prediction import ClassPrediction
 
 MAX_MATRIX = 1000  # classes up to which confusions are counted: 8 MB
 MAX_ROWS = 50  # of the table of classes; beyond, the best and the worst are printed
@@ -43,7 +43,7 @@ class Accuracy(BaseMetric):
 
     def process(self, data_batch: Sequence[Sample], data_samples: Sequence[ClassPrediction]) -> None:
         """Count hits and (truth, prediction) pairs of a batch."""
-        truth = torch.stack([_class_of(sample.target.label) for sample in data_batch])
+        truth = torch.stack([class_of(sample.target.label) for sample in data_batch])
         self.add(truth, torch.stack([prediction.scores for prediction in data_samples]))
 
     def add(self, truth: Tensor, scores: Tensor) -> None:
@@ -94,7 +94,7 @@ class Accuracy(BaseMetric):
             rows = [rows[i] for i in shown]
         means = [(100 * v[present]).nan_to_num(0).mean().item() for v in (precision, recall, f1)]
         rows.append(("mean", *means, int(truth.sum())))
-        print_table(title, ["class", "precision %", "recall %", "F1 %", "images"], rows)
+        print_table(title, ["class", "precision %", "recall %", "F1 %", "samples"], rows)
 
     def _zeros(self) -> dict[str, Tensor]:
         classes = self._class_count()
@@ -111,5 +111,6 @@ class Accuracy(BaseMetric):
         return len(self.dataset_meta["classes"])
 
 
-def _class_of(label: Tensor) -> Tensor:
+def class_of(label: Tensor) -> Tensor:
+    """Return the index of a class, of mixed samples the one with the largest share."""
     return (label if label.ndim == 0 else label.argmax()).cpu()

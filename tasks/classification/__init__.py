@@ -1,10 +1,10 @@
 """Image classification: one class per image."""
 
+from densevit.data.class_prediction import ClassPrediction
+from densevit.engine.accuracy import Accuracy
 from densevit.tasks.classification.cifar import CIFARDataset
 from densevit.tasks.classification.dataset import ImageFolderDataset, ImageNetDataset
 from densevit.tasks.classification.head import ClassificationHead
-from densevit.tasks.classification.metric import Accuracy
-from densevit.tasks.classification.prediction import ClassPrediction
 
 __all__ = [
     "Accuracy",

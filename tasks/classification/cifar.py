@@ -8,13 +8,13 @@ from torch import Tensor
 from torchvision.tv_tensors import Image
 
 from densevit.data.cifar import CLASSES, read_cifar
+from densevit.data.class_prediction import ClassPrediction
 from densevit.data.dataset import DenseDataset
 from densevit.data.transforms import build_transforms
 from densevit.errors import ConfigError
 from densevit.palette import distinct_colours
 from densevit.registry import DATASETS
 from densevit.structures import ClassTarget
-from densevit.tasks.classification.prediction import ClassPrediction
 
 
 @DATASETS.register_module()

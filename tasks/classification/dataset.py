@@ -9,6 +9,7 @@ from torch import Tensor
 
 from densevit.data.checks import check_samples, class_names
 from densevit.data.class_folders import ClassFolders, list_folders
+from densevit.data.class_prediction import ClassPrediction
 from densevit.data.dataset import DenseDataset
 from densevit.data.readers import IMAGE_SUFFIXES, image_size, read_image
 from densevit.data.transforms import build_transforms
@@ -16,7 +17,6 @@ from densevit.errors import DataError
 from densevit.palette import distinct_colours
 from densevit.registry import DATASETS
 from densevit.structures import ClassTarget
-from densevit.tasks.classification.prediction import ClassPrediction
 
 CHECKED_HEADERS = 1000  # images whose headers are read before a run
 

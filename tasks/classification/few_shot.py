@@ -9,20 +9,12 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
-from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Subset
 
-from densevit.data.batch import collate_batch
 from densevit.data.folders import shortened
-from densevit.engine.checkpoint import find_fault
-from densevit.engine.loader import one_thread
-from densevit.errors import CheckpointError, ConfigError, DataError
-from densevit.features import Backbone
-from densevit.registry import BACKBONES, DATASETS, MODELS
-from densevit.structures import Sample
-from densevit.weights import load_weights
+from densevit.engine.feature_extractor import FeatureExtractor, split_to_evaluate
+from densevit.errors import ConfigError, DataError
 
 # Strengths of the regularisation, relative to the number of features; of equally good ones the first is taken.
 RIDGES = (1.0, 0.1, 10.0, 0.01, 100.0, 0.001, 1000.0)
@@ -90,46 +82,6 @@ def choose_shots(labels: Tensor, classes: Sequence[str], shots: int, seed: int) 
     return by_class[(starts[:, None] + torch.arange(shots)).flatten()]
 
 
-class FeatureExtractor:
-    """The backbone and the preprocessing of a config, in evaluation mode and single precision.
-
-    A feature is the token of the backbone or, where it gives none, the mean over space of its last map.
-
-    Args:
-        cfg: A config of classification.
-        checkpoint: Of a run, or an official release; its head is not read.
-        device: Where to run; by default the GPU if there is one.
-
-    Raises:
-        CheckpointError: The checkpoint is missing, corrupt, or does not cover the backbone.
-    """
-
-    def __init__(self, cfg: Config, checkpoint: str | Path, device: str | None = None) -> None:
-        if (fault := find_fault(Path(checkpoint))) is not None:
-            raise CheckpointError(f"{checkpoint} {fault}")
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.backbone: Backbone = BACKBONES.build(cfg.model.backbone)
-        load_weights(self.backbone, checkpoint)
-        options = {"type": "ImagePreprocessor", **(cfg.model.get("data_preprocessor") or {})}
-        self.preprocessor: nn.Module = MODELS.build(options, {"divisor": self.backbone.divisor}).to(self.device)
-        self.backbone.to(self.device).eval()
-        self.loader = {key: cfg.test_dataloader.get(key, 0) for key in ("batch_size", "num_workers")}
-
-    @torch.inference_mode()
-    def __call__(self, dataset: Any, indices: Sequence[int], title: str) -> Tensor:
-        """Return the features ``(N, C)`` of samples of a dataset, showing the progress under ``title``."""
-        subset = Subset(dataset, indices)
-        loader = DataLoader(subset, collate_fn=collate_batch, worker_init_fn=one_thread, **self.loader)
-        return torch.cat([self._features(batch).cpu() for batch in track(loader, title, len(loader))])
-
-    def _features(self, batch: Sequence[Sample]) -> Tensor:
-        inputs = self.preprocessor(batch)["inputs"]
-        alike = len({x.shape for x in inputs}) == 1
-        groups = [torch.stack(inputs)] if alike else [x[None] for x in inputs]
-        found = [self.backbone(group) for group in groups]
-        return torch.cat([f.maps[-1].flatten(2).mean(dim=2) if f.token is None else f.token for f in found])
-
-
 def evaluate_few_shot(
     cfg: Config, checkpoint: str | Path, shots: Sequence[int], seeds: int, device: str | None = None
 ) -> dict[str, Any]:
@@ -181,12 +133,7 @@ def evaluate_few_shot(
 
 def _datasets(cfg: Config) -> tuple[Any, Any]:
     """Return the training and the test split, both transformed as the test split."""
-    for split in ("train", "test"):
-        if not cfg.get(f"{split}_dataloader"):
-            raise ConfigError(f"the config has no {split}_dataloader: few-shot evaluation needs one")
-    options = cfg.test_dataloader.dataset
-    train = DATASETS.build({**cfg.train_dataloader.dataset, "transforms": options.transforms})
-    test = DATASETS.build(options)
+    train, test = split_to_evaluate(cfg, "train"), split_to_evaluate(cfg, "test")
     for dataset in (train, test):
         if not hasattr(dataset, "label"):
             raise ConfigError(f"{type(dataset).__name__} has no class per image: few-shot evaluation needs one")

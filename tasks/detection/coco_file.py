@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from densevit.data.packed_bytes import PackedBytes
 from densevit.errors import DataError
 from densevit.tasks.detection.coco_objects import Dropped, ObjectReader, pack_polygons
-from densevit.tasks.detection.packed import PackedBytes, PackedSegmentations
+from densevit.tasks.detection.packed import PackedSegmentations
 
 IDS = ("id", "image_id", "category_id")
 

@@ -10,25 +10,12 @@ from typing import TypeAlias
 
 import numpy as np
 
+from densevit.data.packed_bytes import PackedBytes
+
 Polygon: TypeAlias = "array[float]"
 Runs: TypeAlias = bytes  # compressed counts of COCO's run-length encoding
 
 DECIMALS = 3  # that float32 holds in images up to 8192 pixels
-
-
-class PackedBytes:
-    """Strings of bytes by index, in one block."""
-
-    def __init__(self, items: Iterable[bytes]) -> None:
-        blocks = list(items)
-        self._ends = np.cumsum([0, *map(len, blocks)])
-        self._block = b"".join(blocks)
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __getitem__(self, index: int) -> bytes:
-        return self._block[self._ends[index] : self._ends[index + 1]]
 
 
 class PackedSegmentations:

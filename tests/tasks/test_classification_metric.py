@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from densevit.data.class_prediction import ClassPrediction
+from densevit.engine.accuracy import Accuracy
 from densevit.errors import ConfigError
 from densevit.structures import ClassTarget, Meta, Sample
-from densevit.tasks.classification.metric import Accuracy
-from densevit.tasks.classification.prediction import ClassPrediction
 
 
 def data(count: int, num_classes: int = 7) -> tuple[Tensor, Tensor]:
@@ -76,7 +76,7 @@ def test_a_metric_can_be_used_again_from_nothing() -> None:
 def tables(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Return the (title, columns, rows) that are printed."""
     printed: list[Any] = []
-    monkeypatch.setattr("densevit.tasks.classification.metric.print_table", lambda *table: printed.append(table))
+    monkeypatch.setattr("densevit.engine.accuracy.print_table", lambda *table: printed.append(table))
     return printed
 
 
@@ -86,7 +86,7 @@ def test_the_table_holds_precision_recall_and_f1_of_each_class(tables: list[Any]
     metric.add(torch.tensor([0, 0, 1, 1, 1]), torch.eye(3)[guess])
     metric.evaluate(5)
     [(_, columns, rows)] = tables
-    assert columns == ["class", "precision %", "recall %", "F1 %", "images"]
+    assert columns == ["class", "precision %", "recall %", "F1 %", "samples"]
     assert rows[0] == ("class 0", pytest.approx(200 / 3), 100, pytest.approx(80), 2)
     assert rows[1] == ("class 1", 100, pytest.approx(200 / 3), pytest.approx(80), 3)
     assert rows[2][4] == 0

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from densevit.data.class_prediction import ClassPrediction
 from densevit.errors import DataError
 from densevit.structures import ClassTarget
-from densevit.tasks.classification.prediction import ClassPrediction
 
 CLASSES = [f"class {i}" for i in range(7)]
 PALETTE = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (250, 250, 0), (250, 0, 250), (0, 250, 250), (90, 60, 30)]

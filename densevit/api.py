@@ -20,7 +20,11 @@ HEAD_OF_TASK = {
     "segmentation": "SegFormerHead",
     "detection": "RetinaHead",
     "instance_segmentation": "MaskRCNNHead",
+    "video": "VideoHead",
 }
+# Axes of what a task looks at: images have two, clips three. It looks at either if it is not named.
+AXES_OF_TASK = {"segmentation": 2, "detection": 2, "instance_segmentation": 2, "video": 3}
+_INPUTS = {2: "images", 3: "clips"}
 
 
 def create_backbone(name: str, /, **options: Any) -> Backbone:
@@ -41,7 +45,8 @@ def create_model(
 
     Args:
         name: Variant of a backbone, see `list_models`.
-        task: What the head predicts: "classification", "segmentation", "detection" or "instance_segmentation".
+        task: What the head predicts: "classification", "segmentation", "detection", "instance_segmentation" or
+            "video", the classes of clips, for which backbones of images look at each frame.
         num_classes: Number of classes.
         head: Arguments of the head, ``type`` included if it is not to be the task's usual one.
         neck: Config of the neck. By default there is none, but before detectors an FPN, and in dense tasks
@@ -49,19 +54,23 @@ def create_model(
         **options: Arguments of the backbone.
 
     Returns:
-        A model in fp32 with ``model(x)`` -> raw outputs for a normalised ``(N, C, H, W)``, and
-        ``model.head.predict(outputs, metas)`` -> a prediction per image.
+        A model in fp32 with ``model(x)`` -> raw outputs for a normalised ``(N, C, H, W)``, or ``(N, C, T, H, W)`` if
+        the backbone is one of clips, and ``model.head.predict(outputs, metas)`` -> a prediction per sample.
 
     Raises:
-        ConfigError: An unknown name or key.
+        ConfigError: An unknown name or key, or a task that is none of the backbone's.
     """
     if task not in HEAD_OF_TASK:
         raise ConfigError(f"unknown task {task!r}.{suggestion(task, HEAD_OF_TASK)}")
-    if task == "classification" and "token" in (accepted_keys(BACKBONES.get(name)) or ()):
-        options = {"token": True, **options}
     backbone = {"type": name, **options}
+    if task == "video" and _axes(backbone) == 2:
+        backbone = {"type": "Framewise", "backbone": backbone}
+    if task in ("classification", "video") and "token" in (accepted_keys(BACKBONES.get(backbone["type"])) or ()):
+        backbone = {"token": True, **backbone}
     head = {"type": HEAD_OF_TASK[task], "num_classes": num_classes, **(head or {})}
-    if task != "classification" and neck is None:
+    if task in AXES_OF_TASK:
+        _check_axes(backbone, task)
+    if AXES_OF_TASK.get(task) == 2 and neck is None:
         backbone, neck = _usual_parts(backbone, head["type"])
     return MODELS.build(
         {
@@ -72,6 +81,19 @@ def create_model(
             "precision": "fp32",
         }
     )
+
+
+def _check_axes(backbone: dict[str, Any], task: str) -> None:
+    """Raise `ConfigError` if a backbone of clips is to serve a task of images, or the other way round."""
+    axes = _axes(backbone)
+    if axes != AXES_OF_TASK[task]:
+        name, seen, wanted = backbone["type"], _INPUTS[axes], _INPUTS[AXES_OF_TASK[task]]
+        raise ConfigError(f"{name} is a backbone of {seen}, and {task} is a task of {wanted}: choose another of them")
+
+
+def _axes(backbone: dict[str, Any]) -> int:
+    with torch.device("meta"):
+        return len(BACKBONES.build(backbone).divisor)
 
 
 def _usual_parts(backbone: dict[str, Any], head: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -118,14 +140,16 @@ class ModelCard:
     Attributes:
         name: Of the variant.
         img_size: Height and width at which MACs are counted: those of the official training.
+        num_frames: Frames of the clip for which they are counted; 0 if the inputs are images.
         params: Of the classifier with 1000 classes.
-        macs: Multiply-accumulates of that classifier for one image.
+        macs: Multiply-accumulates of that classifier for one image or clip.
         tasks: What `create_model` builds with it.
         weights_licence: Of the official weights.
     """
 
     name: str
     img_size: int
+    num_frames: int
     params: int
     macs: int
     tasks: tuple[str, ...]
@@ -138,13 +162,12 @@ def describe_model(name: str) -> ModelCard:
     Raises:
         ConfigError: An unknown name.
     """
-    tasks = []
+    models = {}
     with torch.device("meta"):
-        model = create_model(name)
+        net = create_backbone(name)
         for task in HEAD_OF_TASK:
             with suppress(ConfigError):
-                create_model(name, task)
-                tasks.append(task)
-    size = model.backbone.img_size
-    total = complexity(model, (size, size))[0]
-    return ModelCard(name, size, total.params, total.macs, tuple(tasks), model.backbone.weights_licence)
+                models[task] = create_model(name, task)
+    size = (*([net.num_frames] if net.num_frames else []), net.img_size, net.img_size)
+    total = complexity(next(iter(models.values())), size)[0]
+    return ModelCard(name, net.img_size, net.num_frames, total.params, total.macs, tuple(models), net.weights_licence)

@@ -59,7 +59,9 @@ class Backbone(nn.Module, ABC):
         divisor: Per spatial axis, the multiple to which a training input is padded.
         no_weight_decay: Ends of the names of parameters, beyond norms and biases, that the papers do not decay.
         dense_only: Starts of the names of parameters that only dense maps need, so that classifiers' weights lack them.
+        clips_only: Likewise, that only clips need, so that the weights of an image model lack them.
         img_size: Height and width of the images that the official weights were trained on.
+        num_frames: Frames of the clips that they were trained on; 0 if the inputs are images.
         weights_licence: Of the official weights.
         checkpointing: Keep no activations within blocks; compute them again in the backward pass.
     """
@@ -70,6 +72,8 @@ class Backbone(nn.Module, ABC):
     no_weight_decay: tuple[str, ...] = ()
     dense_only: tuple[str, ...] = ()
     img_size: int = 224
+    num_frames: int = 0
+    clips_only: tuple[str, ...] = ()
     weights_licence: str = "unknown"
     checkpointing: bool = False
 
@@ -97,6 +101,13 @@ class Backbone(nn.Module, ABC):
     def adapt(self, key: str, value: Tensor) -> Tensor:
         """Return a tensor of a state dict, positions of another input size resized to ours."""
         return value
+
+    def from_images(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Complete a state dict of our keys where it is that of the image model that this one extends to clips.
+
+        Other state dicts pass through.
+        """
+        return state
 
     @staticmethod
     def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -205,3 +216,13 @@ def check_images(x: Tensor, in_channels: int, min_size: int = 1) -> None:
         raise ValueError(f"expected images (N, {in_channels}, H, W), got {tuple(x.shape)}")
     if min(x.shape[2:]) < min_size:
         raise ValueError(f"images must be at least {min_size} pixels high and wide, not {tuple(x.shape[2:])}")
+
+
+def check_clips(x: Tensor, in_channels: int, min_size: int = 1) -> None:
+    """Raise `ValueError` unless ``x`` is ``(N, in_channels, T, H, W)`` with frames, and sides of ``min_size``."""
+    if x.ndim != 5 or x.shape[1] != in_channels:
+        raise ValueError(f"expected clips (N, {in_channels}, T, H, W), got {tuple(x.shape)}")
+    if x.shape[2] < 1:
+        raise ValueError(f"a clip must have at least one frame, got {tuple(x.shape)}")
+    if min(x.shape[3:]) < min_size:
+        raise ValueError(f"frames must be at least {min_size} pixels high and wide, not {tuple(x.shape[3:])}")

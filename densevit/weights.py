@@ -40,6 +40,7 @@ class LoadReport:
         totals: Number of tensors per part of the model.
         matched: Names of those taken from the file, the resized ones among them.
         resized: Names of those that had to be adapted, and how.
+        completed: Names of those that a backbone of clips made out of the weights of an image model.
         skipped: Names of those left as they were because the file's have another shape, and which.
         missing: Names of those left as they were because the file has none.
         unexpected: Names in the file of what belongs nowhere.
@@ -49,6 +50,7 @@ class LoadReport:
     totals: dict[str, int] = field(default_factory=dict)
     matched: list[str] = field(default_factory=list)
     resized: dict[str, str] = field(default_factory=dict)
+    completed: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
@@ -59,6 +61,8 @@ class LoadReport:
             loaded = sum(name.startswith(f"{part}.") for name in self.matched)
             counts.append(f"{part} {loaded}/{total} tensors ({100 * loaded // max(total, 1)} %)")
         lines = [f"loaded {self.source}: {', '.join(counts)}"]
+        if self.completed:
+            lines.append(f"  made from the weights of an image model: {_shorten(self.completed)}")
         lines += [f"  resized: {name}, {how}" for name, how in self.resized.items()]
         lines += [f"  skipped: {name}, {how}" for name, how in self.skipped.items()]
         if self.missing:
@@ -91,7 +95,7 @@ def load_weights(
     if not isinstance(model, Backbone):
         modules = {name: part for name, part in model.named_children() if name in _PARTS}
     states = _split(_name_parts(_unwrap(content, report.source)), modules["backbone"], report)
-    states = _translate_parts(modules, states)
+    states = _translate_parts(modules, states, report)
     fitted = {part: _fit(part, module, states[part], report) for part, module in modules.items()}
     report.unexpected += [f"{part}.{key}" for part in states.keys() - modules.keys() for key in states[part]]
     if not allow_partial:
@@ -191,7 +195,7 @@ def _split(state: State, backbone: nn.Module, report: LoadReport) -> dict[str, S
     parts: dict[str, State] = {part: {} for part in _PARTS}
     for key, value in state.items():
         part, _, name = key.partition(".")
-        if part in _HEADS and not _translate(backbone, {key: value}).keys() & own:
+        if part in _HEADS and not _complete(backbone, _translate(backbone, {key: value})).keys() & own:
             parts["head"][name] = value
         elif part in _PARTS_OF_HEADS:
             parts["head"][key] = value
@@ -204,9 +208,15 @@ def _split(state: State, backbone: nn.Module, report: LoadReport) -> dict[str, S
     return parts
 
 
-def _translate_parts(modules: Mapping[str, nn.Module], states: Mapping[str, State]) -> dict[str, State]:
+def _translate_parts(
+    modules: Mapping[str, nn.Module], states: Mapping[str, State], report: LoadReport
+) -> dict[str, State]:
     """Rename the tensors of each part. Where a release numbers its layers, the backbone knows which is the head."""
-    backbone = _translate(modules["backbone"], states["backbone"])
+    translated = _translate(modules["backbone"], states["backbone"])
+    backbone = dict(_complete(modules["backbone"], translated))
+    renamed = {id(value) for key, value in translated.items() if backbone.get(key) is not value}
+    made = [key for key, value in backbone.items() if translated.get(key) is not value and id(value) not in renamed]
+    report.completed = [f"backbone.{key}" for key in made]
     own = modules["backbone"].state_dict().keys()
     numbered = [key for key in backbone if key.startswith("head.") and key not in own]
     head = {**states["head"], **{key.removeprefix("head."): backbone.pop(key) for key in numbered}}
@@ -216,6 +226,11 @@ def _translate_parts(modules: Mapping[str, nn.Module], states: Mapping[str, Stat
 
 def _translate(module: nn.Module | None, state: State) -> State:
     return module.translate(state) if isinstance(module, Backbone | Neck | Head) else state
+
+
+def _complete(backbone: nn.Module, state: State) -> State:
+    """Let a backbone of clips complete the weights of the image model that it extends."""
+    return backbone.from_images(state) if isinstance(backbone, Backbone) else state
 
 
 def _fit(part: str, module: nn.Module, state: State, report: LoadReport) -> State:
@@ -258,9 +273,11 @@ def adapt_channels(weight: Tensor, channels: int) -> Tensor:
 
 
 def _check_coverage(backbone: nn.Module, state: State, report: LoadReport) -> None:
-    dense_only = tuple(f"backbone.{start}" for start in backbone.dense_only) if isinstance(backbone, Backbone) else ()
+    extra = _extra(backbone) if isinstance(backbone, Backbone) else ()
     lacking = [
-        n for n in (*report.missing, *report.skipped) if n.startswith("backbone.") and not n.startswith(dense_only)
+        name
+        for name in (*report.missing, *report.skipped)
+        if name.startswith("backbone.") and not name.removeprefix("backbone.").startswith(extra)
     ]
     if not lacking:
         return
@@ -289,8 +306,13 @@ def _covers(state: State, variant: str) -> bool:
     with torch.device("meta"):
         backbone: Backbone = BACKBONES.build({"type": variant})
     own = {k: v for k, v in backbone.state_dict().items() if not k.endswith(_COUNTER)}
-    own = {k: v for k, v in own.items() if not k.startswith(backbone.dense_only)}
+    own = {k: v for k, v in own.items() if not k.startswith(_extra(backbone))}
     return all(key in state and state[key].shape == value.shape for key, value in own.items())
+
+
+def _extra(backbone: Backbone) -> tuple[str, ...]:
+    """Return starts of the names of what the weights may lack: the model is then of more use than theirs."""
+    return (*backbone.dense_only, *backbone.clips_only)
 
 
 def _shorten(names: Iterable[str]) -> str:

@@ -136,7 +136,20 @@ def test_a_card_tells_cost_tasks_and_licence() -> None:
     assert card.params == 9_492_426
     assert card.macs / 1e9 == pytest.approx(0.639, abs=0.002)
     assert (card.img_size, card.weights_licence) == (160, "MIT")
-    assert card.tasks == ("classification", "segmentation", "detection", "instance_segmentation")
+    assert card.tasks == ("classification", "segmentation", "detection", "instance_segmentation", "video")
+
+
+def test_the_card_of_a_backbone_of_clips_counts_a_clip_and_has_no_task_of_images() -> None:
+    card = describe_model("timesformer_base")
+    assert (card.num_frames, card.img_size) == (8, 224)
+    assert card.macs / 1e9 == pytest.approx(195.83, abs=0.01)
+    assert not {"segmentation", "detection", "instance_segmentation"} & set(card.tasks)
+    assert describe_model("mit_b0").num_frames == 0
+
+
+def test_a_backbone_of_clips_is_refused_by_tasks_of_images_with_the_reason() -> None:
+    with pytest.raises(ConfigError, match="timesformer_base is a backbone of clips, and segmentation is a task of im"):
+        create_model("timesformer_base", "segmentation", neck={"type": "FPN"})
 
 
 def test_the_list_is_printed() -> None:
@@ -144,5 +157,5 @@ def test_the_list_is_printed() -> None:
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     assert "Error" not in done.stderr
     assert done.stdout.splitlines()[-1].startswith(
-        "| mit_b0 | 224 | 3.58 | 0.45 | classification, segmentation, detection, instance_segmentation | NVIDIA"
+        "| mit_b0 | 224 | 3.58 | 0.45 | classification, segmentation, detection, instance_segmentation, video | NVIDIA"
     )

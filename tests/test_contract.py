@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from densevit.api import HEAD_OF_TASK, create_model
+from densevit.api import AXES_OF_TASK, HEAD_OF_TASK, create_model
+from densevit.backbones import VideoMViT
 from densevit.errors import ConfigError
 from densevit.features import Backbone, Features, expected_shape
 from densevit.registry import BACKBONES, accepted_keys
@@ -23,10 +24,13 @@ SMALLEST = [
     "convmixer_256_8",
     "deepvit_16b",
     "dhvt_tiny_cifar_patch4",
+    "factorised_vit_ti16",
     "mit_b0",
     "mixer_s32",
     "mobilevit_xxs",
     "mvitv2_t",
+    "mvitv2_xs_16",
+    "timesformer_base",
     "vit_lite_2_4_32",
     "vit_ti16",
     "xcit_nano_12_p16",
@@ -45,17 +49,21 @@ SHALLOW: dict[str, dict[str, Any]] = {
     "cvt": FLAT,
     "deepvit": {"depth": 4, "reattention_blocks": 2},
     "dhvt": FLAT,
+    "factorised": {"depth": 2, "backbone": FLAT},
     "mit": STAGES,
     "mixer": FLAT,
     "mobilevit": {"depths": (1, 1, 1)},
     # Queries of cells that are pooled in the very last block would reach no class token.
     "mvitv1": {"depths": (1, 1, 1, 2)},
     "mvitv2": STAGES,
+    "timesformer": FLAT,
     "vit": FLAT,  # vit_lite_* too
     "xcit": {"depth": 6},
 }
 # Their 8 to 16 blocks are all alike, so that four say as much.
-DEEP = ("deepvit_16b", "dhvt_tiny_cifar_patch4", "mixer_s32", "vit_ti16")
+DEEP = ("deepvit_16b", "dhvt_tiny_cifar_patch4", "factorised_vit_ti16", "mixer_s32", "vit_ti16")
+# Families without a small variant.
+THIN: dict[str, dict[str, Any]] = {"timesformer_base": {**FLAT, "dim": 96, "num_heads": 3, "hidden": 192}}
 # Detectors, to be quick; the head of other tasks gives one tensor.
 NARROW: dict[str, dict[str, int]] = {
     "detection": {"channels": 16, "num_convs": 1},
@@ -73,6 +81,8 @@ HUGE = ("vit_g14", "vit_gigantic14")
 
 def shallow(name: str) -> dict[str, Any]:
     """Return the options that leave a variant with few blocks, if it is tested so."""
+    if name in THIN:
+        return THIN[name]
     return SHALLOW[name.partition("_")[0]] if name in DEEP or name not in SMALLEST else {}
 
 
@@ -98,9 +108,23 @@ def either(name: str, request: pytest.FixtureRequest) -> Backbone:
 
 
 def images(backbone: Backbone, batch: int = 2, extra: int = 0) -> Tensor:
-    """Return inputs of two or three times the divisor, with ``extra`` pixels."""
+    """Return images of two or three times the divisor, with ``extra`` pixels, or clips of them with a frame more."""
     torch.manual_seed(1)
-    return torch.randn(batch, 3, *(d * (2 + i) + extra for i, d in enumerate(backbone.divisor)))
+    frames = [2 * d + min(extra, 1) for d in backbone.divisor[:-2]]
+    return torch.randn(batch, 3, *frames, *(d * (2 + i) + extra for i, d in enumerate(backbone.divisor[-2:])))
+
+
+def channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
+
+
+def wake(backbone: Backbone) -> Backbone:
+    """Fill layers whose weights start at zero, through which others get no gradient at first."""
+    with torch.no_grad():
+        for module in backbone.modules():
+            if isinstance(module, nn.Linear) and not module.weight.any():
+                module.weight.normal_(std=0.02)
+    return backbone
 
 
 def loss(features: Features) -> Tensor:
@@ -139,12 +163,25 @@ def test_the_token_is_what_it_says(name: str) -> None:
     assert len(both(images(both)).maps) == len(both.specs) == 2
 
 
+def unlearnt(backbone: Backbone) -> list[str]:
+    return [n for n, p in backbone.named_parameters() if p.grad is None or not p.grad.any()]
+
+
+def idle(backbone: Backbone) -> list[str]:
+    """Return what the official MViTv2 of clips has for the cells of its last block, of which only the token is used."""
+    if backbone.specs or not isinstance(backbone, VideoMViT) or backbone.cls_token is None:
+        return []
+    last = f"blocks.{len(backbone.blocks) - 1}.attn."
+    starts = (f"{last}pool_q.", f"{last}rel_pos_")
+    return [n for n, _ in backbone.named_parameters() if n.startswith(starts)]
+
+
 def test_every_parameter_gets_a_gradient(either: Backbone) -> None:
     for module in either.train().modules():
         if hasattr(module, "p"):
             module.p = 0.0  # a path that is dropped has no gradient
-    loss(either(images(either))).backward()
-    assert [n for n, p in either.named_parameters() if p.grad is None or not p.grad.any()] == []
+    loss(wake(either)(images(either))).backward()
+    assert unlearnt(either) == idle(either)
 
 
 def test_samples_do_not_affect_each_other(either: Backbone) -> None:
@@ -190,7 +227,7 @@ def test_frozen_stages_do_not_learn(name: str) -> None:
 @pytest.mark.parametrize("batch", [1, 2])
 def test_memory_layout_of_the_input_does_not_matter(backbone: Backbone, batch: int) -> None:
     x = images(backbone, batch)
-    assert_equal(backbone(x.contiguous(memory_format=torch.channels_last)), backbone(x))
+    assert_equal(backbone(channels_last(x)), backbone(x))
 
 
 def test_runs_in_double_precision(backbone: Backbone) -> None:
@@ -264,16 +301,29 @@ def test_maps_that_do_not_exist_are_refused(name: str, out_indices: tuple[int, .
 
 
 def test_a_tiny_image_works_or_is_refused_with_a_reason(backbone: Backbone) -> None:
-    shapes, reason = [], ""
+    shapes, reason, space = [], "", (5,) * len(backbone.divisor)
     try:
-        shapes = [tuple(m.shape) for m in backbone(torch.randn(1, 3, 5, 5)).maps]
+        shapes = [tuple(m.shape) for m in backbone(torch.randn(1, 3, *space)).maps]
     except ValueError as error:
         reason = str(error)
-    assert "at least" in reason or shapes == [expected_shape(s, 1, (5, 5)) for s in backbone.specs]
+    assert "at least" in reason or shapes == [expected_shape(s, 1, space) for s in backbone.specs]
+
+
+def is_refused(name: str, task: str) -> bool:
+    """Return whether a backbone of clips is asked to serve a task of images, which must be refused."""
+    with torch.device("meta"):
+        axes = len(build(name).divisor)
+    if not axes > AXES_OF_TASK.get(task, axes):
+        return False
+    with pytest.raises(ConfigError, match="is a backbone of clips"):
+        create_model(name, task)
+    return True
 
 
 @pytest.mark.parametrize("task", sorted(HEAD_OF_TASK.keys() - NARROW.keys()))
-def test_serves_every_task_of_images(name: str, task: str) -> None:
+def test_serves_every_task_of_its_inputs(name: str, task: str) -> None:
+    if is_refused(name, task):
+        return
     torch.manual_seed(0)
     model = create_model(name, task, num_classes=5, drop_path=0.0, **shallow(name)).train()
     outputs = model(images(model.backbone, extra=1))
@@ -296,6 +346,8 @@ def objects(seed: int) -> Sample:
 
 @pytest.mark.parametrize("task", NARROW)
 def test_serves_detectors_in_training_and_in_tests(name: str, task: str) -> None:
+    if is_refused(name, task):
+        return
     torch.manual_seed(0)
     model = create_model(name, task, num_classes=3, head=NARROW[task], drop_path=0.0, **shallow(name))
     samples = [objects(1), objects(2)]
@@ -328,7 +380,7 @@ def test_every_variant_takes_the_common_options(variant: str) -> None:
 def test_every_variant_describes_its_maps(variant: str) -> None:
     with torch.device("meta"):
         backbone = build(variant, whole=True).eval()
-        x = torch.empty(1, 3, 97, 130)
+        x = torch.empty(1, 3, *(3, 97, 130)[-len(backbone.divisor) :])
         maps = backbone(x).maps
     assert [tuple(m.shape) for m in maps] == [expected_shape(s, 1, x.shape[2:]) for s in backbone.specs]
 
@@ -337,6 +389,6 @@ def test_every_variant_describes_its_maps(variant: str) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_learns_in_every_parameter(variant: str) -> None:
     for options in ({}, {"token": True}):
-        backbone = build(variant, whole=variant not in HUGE, drop_path=0.0, **options).train()
+        backbone = wake(build(variant, whole=variant not in HUGE, drop_path=0.0, **options)).train()
         loss(backbone(images(backbone))).backward()
-        assert [n for n, p in backbone.named_parameters() if p.grad is None or not p.grad.any()] == []
+        assert unlearnt(backbone) == idle(backbone)

@@ -12,7 +12,7 @@ from rich.progress import track
 from densevit.cli import run
 from densevit.tables import rich_table
 
-HEADER = ["backbone", "image", "parameters (M)", "MACs (G)", "tasks", "licence of the official weights"]
+HEADER = ["backbone", "input", "parameters (M)", "MACs (G)", "tasks", "licence of the official weights"]
 
 
 def main() -> None:
@@ -30,9 +30,10 @@ def main() -> None:
     console = Console(stderr=True)
     shown = track(names, "counting", console=console, transient=True, disable=not console.is_terminal)
     cards = [describe_model(name) for name in shown]
+    sizes = [f"{c.num_frames} x {c.img_size}" if c.num_frames else str(c.img_size) for c in cards]
     rows = [
-        (c.name, str(c.img_size), f"{c.params / 1e6:.2f}", f"{c.macs / 1e9:.2f}", ", ".join(c.tasks), c.weights_licence)
-        for c in cards
+        (c.name, size, f"{c.params / 1e6:.2f}", f"{c.macs / 1e9:.2f}", ", ".join(c.tasks), c.weights_licence)
+        for c, size in zip(cards, sizes, strict=True)
     ]
     if args.markdown:
         lines = ["| " + " | ".join(row) + " |" for row in [HEADER, *rows]]

@@ -2,6 +2,7 @@
 
 python tools/model_info.py configs/segformer_b0_ade20k.py --size 512 512
 python tools/model_info.py mit_b0
+python tools/model_info.py timesformer_base --size 8 224 224
 """
 
 import argparse
@@ -15,7 +16,8 @@ from densevit.tables import rich_table
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", metavar="CONFIG_OR_BACKBONE", help="a config, or the name of a backbone")
-    parser.add_argument("--size", type=int, nargs="+", default=[512, 512], help="height width; depth or time first")
+    sizes = "height width; depth or time first. By default 512 512, for clips the size of the official training"
+    parser.add_argument("--size", type=int, nargs="+", help=sizes)
     parser.add_argument("--channels", type=int, default=3, help="of the input")
     args = parser.parse_args()
 
@@ -28,11 +30,13 @@ def main() -> None:
         model = MODELS.build({key: value for key, value in options.items() if key != "weights"})
     else:
         model = BACKBONES.build({"type": args.model})
+    net = getattr(model, "backbone", model)
+    size = args.size or ([net.num_frames, net.img_size, net.img_size] if net.num_frames else [512, 512])
     rows = [
         ("  " * part.depth + part.name, f"{part.params / 1e6:.3f}", f"{part.macs / 1e9:.3f}")
-        for part in complexity(model, args.size, args.channels)
+        for part in complexity(model, size, args.channels)
     ]
-    title = f"{args.model}, input {args.channels} x {' x '.join(map(str, args.size))}"
+    title = f"{args.model}, input {args.channels} x {' x '.join(map(str, size))}"
     console = Console()
     console.print(rich_table(title, ["part", "parameters (M)", "MACs (G)"], rows))
     console.print("MACs of convolutions, linear layers and attention; 1 MAC = 2 FLOPs.", style="dim", highlight=False)

@@ -21,6 +21,7 @@ from densevit.backbones.dhvt import (
     dhvt_tiny_domain_patch16,
     dhvt_tiny_imagenet_patch16,
 )
+from densevit.backbones.framewise import Framewise, factorised_vit_b16, factorised_vit_ti16
 from densevit.backbones.mit import MiT, mit_b0, mit_b1, mit_b2, mit_b3, mit_b4, mit_b5
 from densevit.backbones.mixer import MLPMixer, mixer_b16, mixer_b32, mixer_l16, mixer_l32, mixer_s16, mixer_s32
 from densevit.backbones.mobilevit import MobileViT, mobilevit_s, mobilevit_xs, mobilevit_xxs
@@ -36,6 +37,23 @@ from densevit.backbones.mvit import (
     mvitv2_s_window,
     mvitv2_t,
     mvitv2_t_window,
+    mvitv2_xs,
+)
+from densevit.backbones.mvit_video import (
+    VideoMViT,
+    mvitv1_b_16x4,
+    mvitv2_b_32x3,
+    mvitv2_l_40x3,
+    mvitv2_s_16x4,
+    mvitv2_xs_16,
+)
+from densevit.backbones.timesformer import (
+    TimeSformer,
+    timesformer_base,
+    timesformer_hr,
+    timesformer_joint_base,
+    timesformer_large,
+    timesformer_space_base,
 )
 from densevit.backbones.timm_adapter import TimmBackbone
 from densevit.backbones.vit import ViT, vit_b16, vit_b32, vit_g14, vit_gigantic14, vit_l16, vit_s16, vit_s32, vit_ti16
@@ -63,12 +81,15 @@ __all__ = [
     "CompactTransformer",
     "ConvMixer",
     "DeepViT",
+    "Framewise",
     "MLPMixer",
     "MViT",
     "MiT",
     "MobileViT",
+    "TimeSformer",
     "TimmBackbone",
     "ViT",
+    "VideoMViT",
     "XCiT",
     "cmt_b",
     "cmt_s",
@@ -92,6 +113,8 @@ __all__ = [
     "dhvt_tiny_cifar_patch4",
     "dhvt_tiny_domain_patch16",
     "dhvt_tiny_imagenet_patch16",
+    "factorised_vit_b16",
+    "factorised_vit_ti16",
     "mit_b0",
     "mit_b1",
     "mit_b2",
@@ -108,15 +131,26 @@ __all__ = [
     "mobilevit_xs",
     "mobilevit_xxs",
     "mvitv1_b",
+    "mvitv1_b_16x4",
     "mvitv1_b_24_wide",
     "mvitv2_b",
+    "mvitv2_b_32x3",
     "mvitv2_b_window",
     "mvitv2_l",
+    "mvitv2_l_40x3",
     "mvitv2_l_window",
     "mvitv2_s",
+    "mvitv2_s_16x4",
     "mvitv2_s_window",
     "mvitv2_t",
     "mvitv2_t_window",
+    "mvitv2_xs",
+    "mvitv2_xs_16",
+    "timesformer_base",
+    "timesformer_hr",
+    "timesformer_joint_base",
+    "timesformer_large",
+    "timesformer_space_base",
     "vit_b16",
     "vit_b32",
     "vit_g14",

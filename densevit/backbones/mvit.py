@@ -42,6 +42,13 @@ from densevit.layers import (
 from densevit.registry import BACKBONES
 
 _MAX_POOL = {2: F.max_pool2d, 3: F.max_pool3d}
+VERSION1 = {
+    "widen_in_mlp": True,
+    "class_token": True,
+    "absolute_positions": True,
+    "relative_positions": False,
+    "residual_pooling": False,
+}
 
 
 class MultiscaleBlock(nn.Module):
@@ -93,7 +100,7 @@ class MultiscaleBlock(nn.Module):
 class MViT(Backbone):
     """Stages of pooling attention with strides 4, 8, 16, 32 in the plane. Defaults and names are those of MViTv2-T.
 
-    The lengths of ``patch_kernel`` and of the other settings per axis decide whether inputs are images or videos.
+    This one sees images; `VideoMViT` is the same with an axis of time.
 
     Args:
         img_size: Size of the input for which positions are learnt: pixels of a square image, or a number per axis.
@@ -125,6 +132,7 @@ class MViT(Backbone):
         ConfigError: Settings that contradict each other.
     """
 
+    axes = 2
     dense_only = tuple(f"scale{level}_norm." for level in range(2, 6))
     weights_licence = "Apache-2.0"
 
@@ -153,34 +161,35 @@ class MViT(Backbone):
         frozen_stages: int = 0,
     ) -> None:
         super().__init__()
-        _check(dims, depths, num_heads, window, patch_kernel, patch_stride, pool_kernel, q_stride, kv_stride)
-        count, axes = len(dims), len(patch_kernel)
-        size = (img_size,) * axes if isinstance(img_size, int) else tuple(img_size)
+        per_axis = (patch_kernel, patch_stride, pool_kernel, q_stride, kv_stride, *([window] if window else []))
+        _check(self.axes, dims, depths, num_heads, per_axis)
+        size = (img_size,) * self.axes if isinstance(img_size, int) else tuple(img_size)
         self.in_channels, self.img_size = in_channels, size[-1]
-        self.out_indices = select_maps(count, out_indices, token)
-        check_maps("MViT", count, self.out_indices, token)
-        built = count if token else max(self.out_indices) + 1
+        self.out_indices = select_maps(len(dims), out_indices, token)
+        check_maps("MViT", len(dims), self.out_indices, token)
+        built = len(dims) if token else max(self.out_indices) + 1
         check_frozen("MViT", built, frozen_stages)
         self.depths = tuple(depths[:built])
         self.token_channels = dims[-1] if token else 0
         self.patch_embed = nn.Sequential(OrderedDict(proj=_patches(in_channels, dims[0], patch_kernel, patch_stride)))
-        self.grid = grid = _shrink(size, patch_stride)
-        self.cls_token = _parameter(1, 1, dims[0]) if class_token else None
-        self.pos_embed = _parameter(1, class_token + math.prod(grid), dims[0]) if absolute_positions else None
-        strides = [tuple(p * q**i for p, q in zip(patch_stride, q_stride, strict=True)) for i in range(count)]
+        self.grid = _shrink(size, patch_stride)
+        self.cls_token = learnt(1, 1, dims[0]) if class_token else None
+        self.absolute_positions = absolute_positions
+        if absolute_positions:
+            self._learn_positions(dims[0])
+        strides = [tuple(p * q**i for p, q in zip(patch_stride, q_stride, strict=True)) for i in range(len(dims))]
         channels = (*dims[1:], dims[-1]) if widen_in_mlp else dims
         self.specs = tuple(FeatureSpec(channels[i], strides[i]) for i in self.out_indices)
         self.divisor, self.min_size = strides[-1], strides[built - 1][-1]
         attention = partial(PoolingAttention, kernel=pool_kernel, residual=residual_pooling, class_token=class_token)
         self.blocks = nn.ModuleList()
         dim, rates = dims[0], drop_path_rates(drop_path, depths)
-        for i, stage in enumerate(_pooling(self.depths, q_stride, kv_stride, window)):
+        tables = self.grid if relative_positions else ()
+        for i, stage in enumerate(_pooling(self.depths, q_stride, kv_stride, window, tables)):
             for j, pooling in enumerate(stage):
-                table = grid if relative_positions else ()
-                attn = attention(dim, dims[i], num_heads[i], relative_grid=table, **pooling)
+                attn = attention(dim, dims[i], num_heads[i], **pooling)
                 dim = channels[i] if j == len(stage) - 1 else dims[i]
                 self.blocks.append(MultiscaleBlock(attn, dim, mlp_ratio, rates[i][j]))
-                grid = _shrink(grid, pooling["q_stride"])
         for i in self.out_indices:
             self.add_module(f"scale{i + 2}_norm", nn.LayerNorm(channels[i], eps=1e-6))
         if token:
@@ -189,8 +198,7 @@ class MViT(Backbone):
         self._freeze(frozen_stages)
 
     def forward(self, x: Tensor) -> Features:
-        if len(self.divisor) == 2:
-            check_images(x, self.in_channels, self.min_size)
+        self._check_input(x)
         x, grid = self._embed(x)
         maps, first, prefix = [], 0, int(self.cls_token is not None)
         for i, depth in enumerate(self.depths):
@@ -211,7 +219,7 @@ class MViT(Backbone):
     def adapt(self, key: str, value: Tensor) -> Tensor:
         if ".rel_pos_" in key:
             return resize_table(value, len(self.get_parameter(key)))
-        if key == "pos_embed" and len(self.grid) == 2:
+        if key == "pos_embed":
             return fit_positions(value, self.grid, prefix=int(self.cls_token is not None))
         return value
 
@@ -225,17 +233,24 @@ class MViT(Backbone):
         grid, x = x.shape[2:], to_tokens(x).contiguous()
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
-        if self.pos_embed is not None:
-            x = x + resize_positions(self.pos_embed, self.grid, grid, prefix=int(self.cls_token is not None))
-        return x, grid
+        return x + self._positions(grid) if self.absolute_positions else x, grid
+
+    def _check_input(self, x: Tensor) -> None:
+        check_images(x, self.in_channels, self.min_size)
+
+    def _learn_positions(self, dim: int) -> None:
+        self.pos_embed = learnt(1, int(self.cls_token is not None) + math.prod(self.grid), dim)
+
+    def _positions(self, grid: Sequence[int]) -> Tensor:
+        """Return the absolute positions of all tokens, ``(1, L, C)``."""
+        return resize_positions(self.pos_embed, self.grid, grid, prefix=int(self.cls_token is not None))
 
     def _freeze(self, stages: int) -> None:
         if stages == 0:
             return
         freeze(self.patch_embed)
-        for positions in (self.cls_token, self.pos_embed):
-            if positions is not None:
-                positions.requires_grad_(False)
+        for p in self.parameters(recurse=False):  # the class token, positions
+            p.requires_grad_(False)
         for block in self.blocks[: sum(self.depths[:stages])]:
             freeze(block)
         for i in set(self.out_indices) & set(range(stages)):
@@ -243,9 +258,13 @@ class MViT(Backbone):
 
 
 def _pooling(
-    depths: Sequence[int], q_stride: Sequence[int], kv_stride: Sequence[int], window: Sequence[int]
+    depths: Sequence[int],
+    q_stride: Sequence[int],
+    kv_stride: Sequence[int],
+    window: Sequence[int],
+    tables: Sequence[int],
 ) -> list[list[dict[str, Any]]]:
-    """Return, by stage and block, how attention pools and where it is windowed."""
+    """Return, by stage and block, how attention pools, where it is windowed and for which grid it learns positions."""
     stages: list[list[dict[str, Any]]] = []
     kv_strides = [[max(kv // q**i, 1) for kv, q in zip(kv_stride, q_stride, strict=True)] for i in range(len(depths))]
     for i, depth in enumerate(depths):
@@ -253,9 +272,11 @@ def _pooling(
         for j in range(depth):
             stride = q_stride if i > 0 and j == 0 else (1,) * len(q_stride)
             whole = bool(window) and i > 0 and j == depth - 1
-            reach = () if whole else window
-            stages[i].append({"q_stride": stride, "kv_stride": kv_strides[i - whole], "window": reach})
+            pooling = {"q_stride": stride, "kv_stride": kv_strides[i - whole], "window": () if whole else window}
+            stages[i].append({**pooling, "relative_grid": tables})
             window = window and _shrink(window, stride)
+            # Rounded down, as the official tables are; at run time they are resized to the real grid.
+            tables = tables and tuple(max(n // s, 1) for n, s in zip(tables, stride, strict=True))
     return stages
 
 
@@ -263,7 +284,8 @@ def _patches(in_channels: int, dim: int, kernel: Sequence[int], stride: Sequence
     return CONVS[len(kernel)](in_channels, dim, tuple(kernel), tuple(stride), tuple(k // 2 for k in kernel))
 
 
-def _parameter(*shape: int) -> nn.Parameter:
+def learnt(*shape: int) -> nn.Parameter:
+    """Return a parameter that is neither a weight nor a bias of a layer, initialised as such are here."""
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02))
 
 
@@ -272,20 +294,27 @@ def _shrink(grid: Sequence[int], stride: Sequence[int]) -> tuple[int, ...]:
 
 
 def _check(
+    axes: int,
     dims: Sequence[int],
     depths: Sequence[int],
     num_heads: Sequence[int],
-    window: Sequence[int],
-    *per_axis: Sequence[int],
+    per_axis: Sequence[Sequence[int]],
 ) -> None:
     if not len(dims) == len(depths) == len(num_heads) or not 0 < len(dims) <= 4:
         raise ConfigError("MViT has one to four stages: give as many dims, depths and num_heads")
-    if len({len(setting) for setting in (*per_axis, window or per_axis[0])}) > 1 or len(per_axis[0]) not in CONVS:
+    if {len(setting) for setting in per_axis} != {axes}:
+        kind, count = ("images", "two") if axes == 2 else ("videos", "three")
         raise ConfigError(
-            "MViT sees images or videos: give each of patch_kernel, patch_stride, pool_kernel, q_stride and kv_stride "
-            "two numbers, or three, and window as many or none"
+            f"this MViT sees {kind}: give each of patch_kernel, patch_stride, pool_kernel, q_stride and kv_stride "
+            f"{count} numbers, and window as many or none"
         )
     check_heads("MViT", dims, num_heads)
+
+
+@BACKBONES.register_module()
+def mvitv2_xs(**options: Any) -> MViT:
+    """3.4M parameters: ours, whose weights `mvitv2_xs_16` starts from."""
+    return MViT(**{"dims": (48, 96, 192, 384), "depths": (1, 2, 4, 1), **options})
 
 
 @BACKBONES.register_module()
@@ -338,8 +367,7 @@ def mvitv2_l_window(**options: Any) -> MViT:
 
 
 def _version1(depths: Sequence[int], options: dict[str, Any]) -> MViT:
-    first = {"class_token": True, "absolute_positions": True, "relative_positions": False, "residual_pooling": False}
-    return MViT(**{"depths": depths, "widen_in_mlp": True, **first, **options})
+    return MViT(**{"depths": depths, **VERSION1, **options})
 
 
 @BACKBONES.register_module()

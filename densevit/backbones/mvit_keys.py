@@ -31,8 +31,7 @@ def official_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
         if key in ("cls_token", "pos_embed_spatial", "pos_embed_temporal", "pos_embed_class"):
             value = value.reshape(1, -1, value.shape[-1])
         renamed[key] = value
-    stem = renamed.get("patch_embed.proj.weight")
-    if stem is not None and (stem.ndim == 4 or stem.shape[2] == 1):
+    if all(value.shape[2] == 1 for value in renamed.values() if value.ndim == 5):
         renamed = {key: value.squeeze(2) if value.ndim == 5 else value for key, value in renamed.items()}
     return renamed
 

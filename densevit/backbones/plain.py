@@ -5,7 +5,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from densevit.features import Backbone, Features, FeatureSpec, check_frozen, check_images, check_maps, select_maps
+from densevit.features import (
+    Backbone,
+    Features,
+    FeatureSpec,
+    check_clips,
+    check_frozen,
+    check_images,
+    check_maps,
+    select_maps,
+)
 from densevit.layers import fit_positions, freeze, to_map
 
 LEVELS = 4
@@ -18,10 +27,10 @@ class PlainBackbone(Backbone):
     four. A subclass sets ``blocks``, and what its names say below.
 
     Args:
-        in_channels: Channels of the images.
+        in_channels: Channels of the images or clips.
         dim: Channels of the blocks.
         depth: Number of blocks.
-        stride: Pixels per cell of the grid, along an axis.
+        stride: Pixels per cell of the grid, along an axis of images, or per axis.
         out_indices: Quarters of the blocks after which to return a map, 0 to 3; blocks that none needs are not built.
             By default the last, none with ``token``.
         token: Whether the vector to classify on is asked for.
@@ -31,7 +40,7 @@ class PlainBackbone(Backbone):
         tail: Starts of the names of those after the blocks, which are there for the token only.
         positions: Name of the learnt positions, if there are any.
         prefix: Number of tokens before those of the cells.
-        grid: Height and width of the grid that the positions are for.
+        grid: Height and width of the grid that the positions are for; time has its own.
     """
 
     blocks: nn.ModuleList
@@ -42,7 +51,13 @@ class PlainBackbone(Backbone):
     grid: tuple[int, int]
 
     def __init__(
-        self, in_channels: int, dim: int, depth: int, stride: int, out_indices: Sequence[int] | None, token: bool
+        self,
+        in_channels: int,
+        dim: int,
+        depth: int,
+        stride: int | Sequence[int],
+        out_indices: Sequence[int] | None,
+        token: bool,
     ) -> None:
         super().__init__()
         if out_indices is None and not token:
@@ -53,15 +68,15 @@ class PlainBackbone(Backbone):
         ends = [max(depth * (i + 1) // LEVELS, 1) for i in self.out_indices]
         self.depth = depth if token else ends[-1]  # blocks to build
         self.taken = [ends.count(i + 1) for i in range(self.depth)]  # maps after each block
-        self.specs = tuple(FeatureSpec(dim, (stride, stride)) for _ in self.out_indices)
-        self.divisor = (stride, stride)
+        self.divisor = (stride, stride) if isinstance(stride, int) else tuple(stride)
+        self.specs = tuple(FeatureSpec(dim, self.divisor) for _ in self.out_indices)
         self.token_channels = dim if token else 0
 
     def set_grid(self, img_size: int | Sequence[int]) -> None:
         """Note the side, or height and width, of the images that positions are for."""
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         self.img_size = width
-        self.grid = -(-height // self.divisor[0]), -(-width // self.divisor[1])
+        self.grid = -(-height // self.divisor[-2]), -(-width // self.divisor[-1])
 
     def embed(self, x: Tensor) -> tuple[Tensor, Sequence[int]]:
         """Return what the first block reads, and the grid of its cells: ``ceil(n / stride)`` per axis."""
@@ -80,7 +95,7 @@ class PlainBackbone(Backbone):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Features:
-        check_images(x, self.in_channels)
+        (check_images if len(self.divisor) == 2 else check_clips)(x, self.in_channels)
         x, grid = self.embed(x)
         maps: list[Tensor] = []
         for block, count in zip(self.blocks, self.taken, strict=True):

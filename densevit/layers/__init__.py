@@ -9,6 +9,7 @@ from densevit.layers.depthwise_attention import DepthwiseReducedAttention
 from densevit.layers.drop_path import DropPath, drop_path_rates
 from densevit.layers.fourier_position import FourierPosition
 from densevit.layers.freeze import freeze
+from densevit.layers.inflate import inflate
 from densevit.layers.init import init_lecun, init_linear, init_weights, init_xavier
 from densevit.layers.inverted_residual import InvertedResidualFFN
 from densevit.layers.mlp import GELUS, MLP, MixFFN
@@ -50,6 +51,7 @@ __all__ = [
     "freeze",
     "from_windows",
     "halving_convs",
+    "inflate",
     "init_lecun",
     "init_linear",
     "init_weights",

@@ -35,6 +35,7 @@ class PoolingAttention(nn.Module):
         kv_stride: Stride per axis of the keys' and values' pooling.
         residual: Add the pooled queries to what they gather.
         relative_grid: Grid of inputs for which relative positions are learnt, if any are; others interpolate them.
+            Where strides do not divide it, the tables are those of the grid rounded down, as officially.
         class_token: Whether the first token belongs to no cell of the grid.
         window: Cells of the input per axis that attend to each other, after pooling; all of them by default. Windows
             begin at the first cell. The last ones are filled up with zeros, which are attended to, as officially.
@@ -77,7 +78,7 @@ class PoolingAttention(nn.Module):
             self.add_module(f"norm_{name}", nn.LayerNorm(head_dim, eps=1e-6))
         self.axes = AXES[-len(kernel) :] if relative_grid else ""
         for i, axis in enumerate(self.axes):
-            queries, keys = (-(-relative_grid[i] // stride[i]) for stride in (q_stride, kv_stride))
+            queries, keys = (max(relative_grid[i] // stride[i], 1) for stride in (q_stride, kv_stride))
             table = torch.empty(table_length(queries, keys), head_dim)
             self.register_parameter(f"rel_pos_{axis}", nn.Parameter(nn.init.trunc_normal_(table, std=0.02)))
 

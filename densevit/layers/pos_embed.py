@@ -22,7 +22,8 @@ def resize_positions(
     if tuple(old) == tuple(new):
         return positions
     grid = to_map(positions[:, prefix:], old)
-    grid = F.interpolate(grid, tuple(new), mode=mode or _INTERPOLATION[len(new)], align_corners=False)
+    mode = mode or _INTERPOLATION[len(new)]
+    grid = F.interpolate(grid, tuple(new), mode=mode, align_corners=None if mode == "nearest" else False)
     return torch.cat([positions[:, :prefix], to_tokens(grid)], dim=1)
 
 

@@ -22,7 +22,11 @@ from densevit.weights import load_weights
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ORACLE = Path(__file__).parents[3] / "shared" / "oracle"
-MODELS = sorted(path.stem for path in GOLDEN.glob("*.json"))
+LARGE = ("timesformer",)  # 86M weights and more take their time to be drawn
+MODELS = [
+    pytest.param(path.stem, marks=[pytest.mark.slow] if path.stem.startswith(LARGE) else [])
+    for path in sorted(GOLDEN.glob("*.json"))
+]
 TOLERANCE = 1e-5
 
 

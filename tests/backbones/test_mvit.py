@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from densevit.backbones import MViT
+from densevit.backbones.mvit import VERSION1
 from densevit.errors import ConfigError
 from densevit.layers import relative_bias, resize_positions, resize_table
 from densevit.registry import BACKBONES
@@ -44,13 +45,6 @@ INIT = {
     "blocks.0.attn.qkv.weight": 0.01994,
     "blocks.1.proj.weight": 0.02,
     "blocks.9.mlp.fc2.weight": 0.02,
-}
-VERSION1 = {
-    "widen_in_mlp": True,
-    "class_token": True,
-    "absolute_positions": True,
-    "relative_positions": False,
-    "residual_pooling": False,
 }
 VERSIONS = [pytest.param({}, id="v2"), pytest.param(VERSION1, id="v1")]
 
@@ -227,6 +221,12 @@ def test_positions_of_weights_are_resized_on_loading_as_they_are_at_run_time(opt
         torch.testing.assert_close(a, b)
 
 
+def test_tables_are_those_of_the_grid_rounded_down() -> None:
+    backbone = tiny(img_size=72)  # 18, 9, 4 and 2 cells rounded down, 18, 9, 5 and 3 in truth
+    assert [len(backbone.get_parameter(f"blocks.{i}.attn.rel_pos_h")) for i in range(4)] == [35, 17, 17, 7]
+    assert backbone.eval()(torch.randn(1, 3, 72, 72)).maps[3].shape[2:] == (3, 3)
+
+
 def test_kernels_of_length_one_in_time_become_kernels_of_images() -> None:
     backbone = tiny(**VERSION1)
     state = backbone.state_dict()
@@ -236,27 +236,6 @@ def test_kernels_of_length_one_in_time_become_kernels_of_images() -> None:
     for stem in (state["patch_embed.proj.weight"], state["patch_embed.proj.weight"].unsqueeze(2)):
         translated = MViT.translate({**released, "patch_embed.proj.weight": stem})
         assert {k: v.shape for k, v in translated.items()} == {k: v.shape for k, v in state.items()}
-
-
-VIDEO = {
-    "patch_kernel": (3, 7, 7),
-    "patch_stride": (2, 4, 4),
-    "pool_kernel": (3, 3, 3),
-    "q_stride": (1, 2, 2),
-    "kv_stride": (1, 8, 8),
-    "img_size": (8, 64, 64),
-    "class_token": True,
-}
-
-
-def test_inputs_of_three_axes_are_videos() -> None:
-    backbone = tiny(token=True, out_indices=(0, 3), **VIDEO).eval()
-    features = backbone(torch.randn(1, 3, 5, 64, 80))
-    assert [m.shape for m in features.maps] == [(1, 16, 3, 16, 20), (1, 128, 3, 2, 3)]
-    assert [s.stride for s in backbone.specs] == [(2, 4, 4), (2, 32, 32)]
-    assert len(backbone.get_parameter("blocks.0.attn.rel_pos_t")) == 7
-    state = backbone.state_dict()
-    assert {k: v.shape for k, v in MViT.translate(state).items()} == {k: v.shape for k, v in state.items()}
 
 
 @pytest.mark.parametrize(
@@ -269,6 +248,7 @@ def test_inputs_of_three_axes_are_videos() -> None:
         ({"out_indices": ()}, "return something"),
         ({"frozen_stages": 3, "out_indices": (0, 1)}, "frozen_stages"),
         ({"pool_kernel": (3, 3, 3)}, "two numbers"),
+        ({"window": (7,)}, "two numbers"),
     ],
 )
 def test_impossible_settings_are_refused(options: dict[str, Any], message: str) -> None:

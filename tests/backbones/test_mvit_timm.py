@@ -1,11 +1,12 @@
 """MViT of timm and of torchvision with the same weights: same features, same gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models.video import mvit_v1_b, mvit_v2_s
 from torchvision.models.video.mvit import MSBlockConfig
 from torchvision.models.video.mvit import MViT as TorchvisionMViT
 
@@ -158,34 +159,48 @@ def test_version_1_equals_that_of_torchvision() -> None:
     assert_equal(ours, theirs, theirs(x.unsqueeze(2)), x, keys)
 
 
-def test_version_2_for_videos_equals_that_of_torchvision() -> None:
-    blocks = torchvision_blocks([3, 3, 3], [1, 2, 2], [[1, 8, 8], [1, 4, 4], [1, 2, 2], [1, 1, 1]], v1=False)
+def torchvision_clips(v1: bool) -> nn.Module:
+    """Return a small model of torchvision for clips of 8 frames of 64 pixels, without its classifier."""
+    strides = [[1, 8, 8], [1, 4, 4], [1, 2, 2], [1, 1, 1]]
     theirs = TorchvisionMViT(
         spatial_size=(64, 64),
         temporal_size=8,
-        block_setting=blocks,
-        residual_pool=True,
+        block_setting=torchvision_blocks([3, 3, 3], [1, 2, 2], strides, v1),
+        residual_pool=not v1,
         residual_with_cls_embed=False,
-        rel_pos_embed=True,
-        proj_after_attn=True,
+        rel_pos_embed=not v1,
+        proj_after_attn=not v1,
         dropout=0.0,
         num_classes=128,
     ).double()
     randomise(theirs)
     theirs.head = nn.Identity()
-    ours = MViT(
-        dims=(16, 32, 64, 128),
-        depths=(1, 1, 1, 1),
-        img_size=(8, 64, 64),
-        token=True,
-        drop_path=0.0,
-        class_token=True,
-        patch_kernel=(3, 7, 7),
-        patch_stride=(2, 4, 4),
-        pool_kernel=(3, 3, 3),
-        q_stride=(1, 2, 2),
-        kv_stride=(1, 8, 8),
-    ).double()
+    return theirs
+
+
+@pytest.mark.parametrize("v1", [True, False], ids=["version 1", "version 2"])
+def test_clips_give_the_features_and_gradients_of_torchvision(v1: bool) -> None:
+    theirs = torchvision_clips(v1)
+    name = "mvitv1_b_16x4" if v1 else "mvitv2_s_16x4"
+    small = {"dims": (16, 32, 64, 128), "depths": (1, 1, 1, 1), "img_size": 64, "num_frames": 8}
+    ours = BACKBONES.build({"type": name, **small, "token": True, "drop_path": 0.0}).double()
     load(ours, theirs.state_dict())
     x = torch.randn(2, 3, 8, 64, 64).double()
     assert_equal(ours, theirs, theirs(x), x, [k for k, _ in theirs.named_parameters()])
+    names = {"cls_token", "patch_embed.proj.weight"}
+    names |= {"pos_embed_class", "pos_embed_spatial", "pos_embed_temporal"} if v1 else set()
+    for key in names:  # of no block
+        assert ours.get_parameter(key).grad.any(), key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "theirs"), [("mvitv1_b_16x4", mvit_v1_b), ("mvitv2_s_16x4", mvit_v2_s)])
+def test_variants_of_clips_equal_those_of_torchvision(name: str, theirs: Callable[[], nn.Module]) -> None:
+    official = theirs().eval()
+    randomise(official)
+    official.head = nn.Identity()
+    ours = BACKBONES.build({"type": name, "token": True}).eval()
+    load(ours, official.state_dict())
+    x = torch.randn(1, 3, 16, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x).token, official(x), rtol=1e-4, atol=1e-4)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from densevit.backbones import MViT
+from densevit.backbones import MViT, VideoMViT
 from densevit.errors import ConfigError
 from densevit.layers import PoolingAttention
 from densevit.necks import FPN
@@ -127,8 +127,8 @@ def test_maps_have_a_cell_for_every_started_stride(size: tuple[int, int]) -> Non
 
 
 def test_videos_have_windows_in_time_too() -> None:
-    video = {"patch_kernel": (3, 7, 7), "patch_stride": (2, 4, 4), "pool_kernel": (3, 3, 3), "q_stride": (1, 2, 2)}
-    backbone = tiny(**video, kv_stride=(1, 4, 4), img_size=(8, 64, 64), window=(2, 8, 8)).eval()
+    small: dict[str, Any] = {"dims": (16, 32, 64, 128), "depths": (1, 2, 2, 2), "img_size": 64, "num_frames": 8}
+    backbone = VideoMViT(**small, kv_stride=(1, 4, 4), window=(2, 8, 8), class_token=False).eval()
     assert [a.window for a in attentions(backbone)][:4] == [(2, 8, 8), (2, 8, 8), (), (2, 4, 4)]
     assert attentions(backbone)[2].strides["k"] == (1, 4, 4)
     assert backbone(torch.randn(1, 3, 6, 64, 80)).maps[0].shape == (1, 16, 3, 16, 20)

@@ -5,7 +5,10 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 TIMM = ["timm>=1.0.16"]
-TEST = ["pytest>=8", "pytest-timeout>=2.3", "pycocotools>=2.0.8", "transformers>=5.0", *TIMM]
+PLOTS = ["scikit-learn>=1.5"]
+# For those who ask for it, see densevit/data/video.py. It has wheels for these machines only.
+DECORD = "decord>=0.6; platform_machine in 'x86_64 AMD64' and sys_platform in 'linux win32'"
+TEST = ["pytest>=8", "pytest-timeout>=2.3", "pycocotools>=2.0.8", "transformers>=5.0", *TIMM, *PLOTS]
 
 setup(
     name="densevit",
@@ -30,6 +33,13 @@ setup(
         "safetensors>=0.4.5",
         "tensorboard>=2.18",
         "faster-coco-eval>=1.7",
+        "av>=15",  # reads and writes videos
+        DECORD,
     ],
-    extras_require={"timm": TIMM, "test": TEST, "dev": [*TEST, "mypy>=1.13", "pre-commit>=4", "ruff>=0.8"]},
+    extras_require={
+        "timm": TIMM,
+        "plots": PLOTS,
+        "test": TEST,
+        "dev": [*TEST, "mypy>=1.13", "pre-commit>=4", "ruff>=0.8"],
+    },
 )

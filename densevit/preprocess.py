@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
+from torchvision.tv_tensors import Video
 
 from densevit.errors import ConfigError
 from densevit.layers import pad_stack
@@ -16,12 +17,12 @@ from densevit.structures import ClassTarget, Sample
 
 @MODELS.register_module()
 class ImagePreprocessor(nn.Module):
-    """Normalise on the device; in training pad to a multiple of ``divisor`` and stack.
+    """Normalise images or clips on the device; in training pad to a multiple of ``divisor`` and stack.
 
     Workers send uint8, a quarter of the bytes of float32. In evaluation nothing is padded, so that a prediction
     does not depend on what else is in the batch.
 
-    Images with class labels can be mixed in training, by Mixup (https://arxiv.org/abs/1710.09412) or CutMix
+    What has class labels can be mixed in training, by Mixup (https://arxiv.org/abs/1710.09412) or CutMix
     (https://arxiv.org/abs/1905.04899); their labels become probabilities. A batch has one draw, of which of the two
     and of the share. Whom an image is mixed with is drawn too, so that repeats of one image are not mixed together.
 
@@ -57,8 +58,9 @@ class ImagePreprocessor(nn.Module):
         self.divisor = tuple(divisor)
         self.bgr = bgr
         self.mixing = _mixing(mixup, cutmix, mix_prob, switch_prob, num_classes)
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        per_channel = (-1, *(1 for _ in self.divisor))
+        self.register_buffer("mean", torch.tensor(mean).view(per_channel), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(per_channel), persistent=False)
 
     def forward(self, data: Sequence[Sample], training: bool = False) -> dict[str, Any]:
         """Return ``inputs``, one tensor in training and else one per sample, and ``samples`` on the device.
@@ -71,7 +73,7 @@ class ImagePreprocessor(nn.Module):
         mixed = training and self.mixing is not None and len(data) > 1
         if mixed:
             data = [data[i] for i in torch.randperm(len(data))]  # mixing pairs neighbours
-        images = [sample.image.as_subclass(Tensor) for sample in data]
+        images = [_channels_first(sample.image) for sample in data]
         inputs: Any = self._stack(images) if training else [self._normalise(image) for image in images]
         samples = [self._move(sample) for sample in data]
         return self._mix(inputs, samples) if mixed else {"inputs": inputs, "samples": samples}
@@ -84,8 +86,10 @@ class ImagePreprocessor(nn.Module):
                     "data_preprocessor: mixup and cutmix are for images with class labels, "
                     f"not for {type(sample.target).__name__} of {sample.meta.path}: leave them out"
                 )
-        inputs, labels = self.mixing(inputs, torch.stack([sample.target.label for sample in samples]))
+        labels = torch.stack([sample.target.label for sample in samples])
+        inputs, labels = self.mixing(Video(inputs) if inputs.ndim == 5 else inputs, labels)
         targets = [replace(s.target, label=label) for s, label in zip(samples, labels, strict=True)]
+        inputs = inputs.as_subclass(Tensor)
         return {"inputs": inputs, "samples": [replace(s, target=t) for s, t in zip(samples, targets, strict=True)]}
 
     def _stack(self, images: list[Tensor]) -> Tensor:
@@ -97,7 +101,7 @@ class ImagePreprocessor(nn.Module):
 
     def _normalise(self, images: Tensor) -> Tensor:
         x = images.to(self.mean.device, non_blocking=True)
-        x = x.flip(-3) if self.bgr else x
+        x = x.flip(-1 - len(self.divisor)) if self.bgr else x
         return (x.float() - self.mean) / self.std
 
     def _move(self, sample: Sample) -> Sample:
@@ -107,6 +111,12 @@ class ImagePreprocessor(nn.Module):
             moved = {k: v.to(self.mean.device) for k, v in tensors.items() if isinstance(v, Tensor)}
             target = replace(target, **moved)
         return replace(sample, target=target)
+
+
+def _channels_first(image: Tensor) -> Tensor:
+    """Return an image ``(C, H, W)``, or a clip as ``(C, T, H, W)``."""
+    x = image.as_subclass(Tensor)
+    return x.transpose(0, 1) if isinstance(image, Video) else x
 
 
 def _mixing(

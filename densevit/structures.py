@@ -9,7 +9,7 @@ from torch import Tensor
 from densevit.errors import InstallationError
 
 try:
-    from torchvision.tv_tensors import BoundingBoxes, Image, Mask
+    from torchvision.tv_tensors import BoundingBoxes, Image, Mask, Video
 except (ImportError, RuntimeError) as error:  # the first import of torchvision, wherever one starts
     raise InstallationError(
         f"torchvision does not match torch {torch.__version__} ({error}). Mend it: pip install -U torch torchvision"
@@ -40,7 +40,7 @@ class SegTarget:
 
 @dataclass(frozen=True, slots=True)
 class ClassTarget:
-    """Ground truth of classification: int64 ``()``, the index of the class, or ``(K,)`` shares after mixing images."""
+    """Ground truth of classification: int64 ``()``, the index of the class, or ``(K,)`` shares after mixing samples."""
 
     label: Tensor
 
@@ -71,11 +71,16 @@ class Sample:
     """One input with its truth.
 
     Attributes:
-        image: ``(C, H, W)`` uint8 as decoded; the preprocessor normalises on the device.
+        image: ``(C, H, W)`` uint8 as decoded, a clip ``(T, C, H, W)``; the preprocessor normalises on the device.
         target: The dataclass of the task, or None when only predicting.
         meta: Origin and sizes.
     """
 
-    image: Image | Tensor
+    image: Image | Video | Tensor
     target: Any
     meta: Meta
+
+
+def space_of(image: Tensor) -> tuple[int, ...]:
+    """Return ``(H, W)`` of an image as it is in a sample, ``(T, H, W)`` of a clip."""
+    return (image.shape[0], *image.shape[2:]) if isinstance(image, Video) else tuple(image.shape[1:])

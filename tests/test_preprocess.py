@@ -3,13 +3,14 @@
 import pytest
 import torch
 from torch import Tensor
-from torchvision.tv_tensors import Image, Mask
+from torchvision.tv_tensors import Image, Mask, Video
 
 from densevit.errors import ConfigError
 from densevit.preprocess import ImagePreprocessor
 from densevit.structures import ClassTarget, Meta, Sample, SegTarget
 
 CLASSES = 6
+META = Meta("x.mp4", (4, 32, 32), (4, 32, 32))
 
 
 def make_samples(count: int, size: int = 32) -> list[Sample]:
@@ -127,3 +128,36 @@ def test_a_batch_is_normalised_and_padded_with_the_mean_to_the_divisor(sizes: tu
         height, width = image.shape[1:]
         assert torch.equal(x[:, :height, :width], (image.float() - model.mean) / model.std)
         assert x[:, height:].abs().sum() == x[:, :, width:].abs().sum() == 0
+
+
+def make_clips(count: int, sizes: tuple[int, int] = (32, 32)) -> list[Sample]:
+    """Return clips of four frames; frame t of the n-th, of class n, has the value 40 n + t."""
+    frames = torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(4, 3, *sizes)
+    meta = Meta("x.mp4", (4, *sizes), (4, *sizes))
+    return [Sample(Video(frames + 40 * n), ClassTarget(torch.tensor(n)), meta) for n in range(count)]
+
+
+def clip_preprocessor(**options: float) -> ImagePreprocessor:
+    return ImagePreprocessor(divisor=(1, 32, 32), mean=(0, 1, 2), std=(1, 1, 1), num_classes=CLASSES, **options)
+
+
+def test_clips_are_normalised_by_channel_and_put_channels_first() -> None:
+    for training in (True, False):
+        inputs = clip_preprocessor()(make_clips(2, (40, 32)), training)["inputs"]
+        assert [tuple(x.shape) for x in inputs] == [(3, 4, 64, 32) if training else (3, 4, 40, 32)] * 2
+        for channel, frame in ((0, 0), (2, 3)):
+            assert inputs[1][channel, frame, 0, 0].item() == 40 + frame - channel
+    reversed_channels = ImagePreprocessor((1, 32, 32), mean=(0, 1, 2), std=(1, 1, 1), bgr=True)
+    clip = Sample(Video(torch.arange(3, dtype=torch.uint8)[None, :, None, None].expand(4, 3, 32, 32)), None, META)
+    assert reversed_channels([clip])["inputs"][0][:, 0, 0, 0].tolist() == [2, 0, -2]
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_all_frames_of_a_clip_are_mixed_alike(kind: str) -> None:
+    torch.manual_seed(0)
+    out = clip_preprocessor(**{kind: 1.0})(make_clips(4), training=True)
+    x = out["inputs"][:, 0]  # whose mean is 0
+    assert torch.allclose(x - x[:, :1], torch.arange(4.0)[None, :, None, None].expand_as(x), atol=1e-4)
+    labels = torch.stack([sample.target.label for sample in out["samples"]])
+    assert torch.allclose(x[:, 0].mean(dim=(1, 2)), 40 * labels @ torch.arange(CLASSES).float(), atol=1e-3)
+    assert (labels > 0).sum(dim=1).max() == 2

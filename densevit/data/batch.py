@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.tv_tensors import Image, Mask
+from torchvision.tv_tensors import Image, Mask, Video
 
 from densevit.data.dataset import collate
 from densevit.structures import Meta, Sample
 
-STACKABLE = (Tensor, Image, Mask)  # with no data but their values
+STACKABLE = (Tensor, Image, Mask, Video)  # with no data but their values
 
 
 class Batch(list[Sample]):

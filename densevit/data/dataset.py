@@ -3,8 +3,9 @@
 import dataclasses
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +17,10 @@ from torchvision.tv_tensors import BoundingBoxes
 
 from densevit.data.prediction import Prediction
 from densevit.data.quarantine import Quarantine
+from densevit.data.readers import IMAGE_SUFFIXES, read_image
 from densevit.errors import ConfigError, DataError
 from densevit.seeding import mix_seed
-from densevit.structures import Meta, Sample
+from densevit.structures import Meta, Sample, space_of
 
 
 class SampleKey(NamedTuple):
@@ -46,6 +48,8 @@ class DenseDataset(Dataset[Sample | None], ABC):
         prediction: Class of what is predicted for a sample, see `densevit.data.prediction`.
         transforms: Takes and returns ``(image, {name of target's field: value})``.
         seed: Seed of the run; with the key it alone decides the augmentation.
+        suffixes: Ends of the names of the files of inputs, in lower case.
+        predictor: What predicts such files: a subclass of `densevit.predictor.Predictor`; None is that itself.
         quarantine: Where samples that cannot be read are recorded; None raises their `DataError`.
     """
 
@@ -53,6 +57,8 @@ class DenseDataset(Dataset[Sample | None], ABC):
     palette: Sequence[tuple[int, int, int]]
     prediction: type[Prediction]
     transforms: v2.Transform
+    suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+    predictor: type[Any] | None = None
     seed: int = 0
     quarantine: Quarantine | None = None
 
@@ -81,6 +87,16 @@ class DenseDataset(Dataset[Sample | None], ABC):
         Raises:
             DataError: Files are unreadable or contradict the config; all of them are named, up to 20.
         """
+
+    @classmethod
+    def reader(cls, options: Mapping[str, Any]) -> Callable[[str | Path], Tensor]:
+        """Return what reads an input as a dataset of these options does, without its files."""
+        return read_image
+
+    @staticmethod
+    def picture(image: Tensor) -> np.ndarray:
+        """Return an input, as read or transformed, as a picture ``(H, W, 3)``, uint8 RGB."""
+        return np.ascontiguousarray(image.permute(1, 2, 0))
 
     @property
     def metainfo(self) -> dict[str, Any]:
@@ -115,17 +131,17 @@ class DenseDataset(Dataset[Sample | None], ABC):
 
     def _transform(self, image: Tensor, target: Any, path: str, size: int) -> Sample:
         names = [f.name for f in dataclasses.fields(target)] if target is not None else []
-        original_size = tuple(image.shape[1:])
+        original_size = space_of(image)
         fields = {name: getattr(target, name) for name in names}
         image, fields = self.transforms(image, {**fields, "size": ImageSize(size)} if size else fields)
-        if size and tuple(image.shape[1:]) != (size, size):
+        if size and tuple(image.shape[-2:]) != (size, size):
             raise ConfigError(
-                f"multi_scale asks for {size} x {size} pixels, but the transforms gave {tuple(image.shape[1:])}: "
+                f"multi_scale asks for {size} x {size} pixels, but the transforms gave {tuple(image.shape[-2:])}: "
                 "use MultiScaleCrop in place of what resizes now"
             )
         if target is not None:
             target = dataclasses.replace(target, **{name: _compact(fields[name]) for name in names})
-        return Sample(_compact(image), target, Meta(path, original_size, tuple(image.shape[1:])))
+        return Sample(_compact(image), target, Meta(path, original_size, space_of(image)))
 
 
 def collate(batch: Sequence[Sample | None]) -> list[Sample]:

@@ -1,20 +1,19 @@
 """Generated datasets in the layouts of real ones, so that every config can be tried without a download."""
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from densevit.data.generated import claim, remove, write_whole
 from densevit.data.readers import read_image, read_mask
 from densevit.data.scenes import CLASSES, OBJECT_CLASSES, Scene, draw_scene
 from densevit.errors import DataError
 
 VERSION = 1  # of the pictures: those of another version are drawn anew
-MARKER = "demo.json"
 SEGMENTATION_CLASSES, DETECTION_CLASSES = CLASSES, OBJECT_CLASSES
 MIN_PIXELS = 16  # of an object that others hide: with fewer it is left out
 
@@ -29,7 +28,7 @@ def make_segmentation(root: str | Path, train: int = 320, val: int = 32, seed: i
         DataError: ``root`` holds images or annotations that were not made here.
     """
     root = Path(root)
-    _claim(root, {"version": VERSION, "seed": seed}, ("images/*/*", "annotations/*/*"))
+    claim(root, {"version": VERSION, "seed": seed}, ("images/*/*", "annotations/*/*"))
     for stream, (split, count) in enumerate([("training", train), ("validation", val)]):
         images, masks = root / "images" / split, root / "annotations" / split
         names = [f"scene_{number:05d}" for number in range(count)]
@@ -39,7 +38,7 @@ def make_segmentation(root: str | Path, train: int = 320, val: int = 32, seed: i
                 scene = draw_scene(np.random.default_rng((seed, stream, number)))
                 _write_image(image_path, scene.image[..., ::-1])
                 _write_image(mask_path, scene.ids)
-        _remove(path for folder in (images, masks) for path in folder.glob("*") if path.stem not in names)
+        remove(path for folder in (images, masks) for path in folder.glob("*") if path.stem not in names)
 
 
 def make_detection(root: str | Path, train: int = 320, val: int = 32, seed: int = 0) -> None:
@@ -53,19 +52,19 @@ def make_detection(root: str | Path, train: int = 320, val: int = 32, seed: int 
         DataError: ``root`` holds images or annotations that were not made here.
     """
     root = Path(root)
-    _claim(root, {"version": VERSION, "seed": seed}, ("train/*", "val/*", "annotations/*"))
+    claim(root, {"version": VERSION, "seed": seed}, ("train/*", "val/*", "annotations/*"))
     for stream, (split, count) in enumerate([("train", train), ("val", val)]):
         paths = [root / split / f"scene_{number:05d}.jpg" for number in range(count)]
         annotations = root / "annotations" / f"instances_{split}.json"
-        _remove(path for path in (root / split).glob("*") if path not in paths)
-        _remove(annotations.parent.glob(f".{annotations.name}.*"))  # what an interrupted run left
+        remove(path for path in (root / split).glob("*") if path not in paths)
+        remove(annotations.parent.glob(f".{annotations.name}.*"))  # what an interrupted run left
         if all(map(_is_image, paths)) and _lists(annotations, paths):
             continue
         scenes = [draw_scene(np.random.default_rng((seed, stream, number))) for number in range(count)]
         for path, scene in zip(paths, scenes, strict=True):
             if not _is_image(path):
                 _write_image(path, scene.image[..., ::-1])
-        _write(annotations, json.dumps(_coco(paths, scenes)).encode())
+        write_whole(annotations, json.dumps(_coco(paths, scenes)).encode())
 
 
 def _coco(paths: Sequence[Path], scenes: Sequence[Scene]) -> dict[str, Any]:
@@ -113,17 +112,6 @@ def _lists(annotations: Path, paths: Sequence[Path]) -> bool:
     return [image["file_name"] for image in images] == [path.name for path in paths]
 
 
-def _claim(root: Path, made: dict[str, int], patterns: Sequence[str]) -> None:
-    """Mark ``root``, with the files of these patterns, as demo data made like this; remove what was made otherwise."""
-    marker = root / MARKER
-    files = [path for pattern in patterns for path in root.glob(pattern)]
-    if files and not marker.exists():
-        raise DataError(f"{root} holds data that were not generated here; choose another --root")
-    if not marker.exists() or json.loads(marker.read_text()) != made:
-        _remove(files)
-        _write(marker, json.dumps(made).encode())
-
-
 def _is_intact(image: Path, mask: Path) -> bool:
     try:
         return read_image(image).shape[1:] == read_mask(mask).shape
@@ -140,17 +128,4 @@ def _is_image(path: Path) -> bool:
 
 def _write_image(path: Path, pixels: np.ndarray) -> None:
     options = [cv2.IMWRITE_JPEG_QUALITY, 92] if path.suffix == ".jpg" else []
-    _write(path, cv2.imencode(path.suffix, pixels, options)[1].tobytes())
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(data)
-    os.replace(part, path)
-
-
-def _remove(paths: Iterable[Path]) -> None:
-    for path in list(paths):
-        path.unlink(missing_ok=True)
+    write_whole(path, cv2.imencode(path.suffix, pixels, options)[1].tobytes())

@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import functional as F
 from densevit.data.boxes import LargeScaleJitter, RandomSizeCrop, SanitizeObjects, ShortSideResize
 from densevit.data.dataset import ImageSize
 from densevit.data.erasing import NoiseErasing
+from densevit.data.frame_difference import FrameDifference
 from densevit.data.photometric import PhotometricDistortion
 from densevit.data.resize import fitted_size, resize_nearest
 from densevit.errors import ConfigError
@@ -29,6 +30,7 @@ for _name, _class in inspect.getmembers(v2, inspect.isclass):
     if issubclass(_class, v2.Transform) and _class is not v2.Transform:
         TRANSFORMS.register_module(name=_name, module=_class)
 for _class in (
+    FrameDifference,
     LargeScaleJitter,
     NoiseErasing,
     PhotometricDistortion,

@@ -1,0 +1,48 @@
+"""All frames of a video, one after the other."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+
+from densevit.data.video import video_info
+from densevit.data.video_packets import SHORTEST, open_video
+from densevit.errors import DataError
+
+
+def stream_frames(path: str | Path, short_side: int | None = None, longest: int | None = None) -> Iterator[np.ndarray]:
+    """Yield all frames in order, upright, uint8 RGB ``(H, W, 3)``, as they are decoded; none is kept.
+
+    Args:
+        path: The file.
+        short_side: Pixels of the shorter side, to which frames are shrunk. Smaller ones are kept.
+        longest: Pixels that the longer side may have at most.
+
+    Raises:
+        DataError: The file is missing, damaged, or holds no video. A damaged end of up to a tenth is left out.
+    """
+    promised, count = video_info(path).frames, 0
+    failure: Exception | str = "it ends there"
+    try:
+        for count, frame in enumerate(_decoded(path), 1):
+            if count == 1:
+                width, height = _shrunk(frame, short_side, longest)
+                turns = round(frame.rotation / 90) % 4
+            yield np.rot90(frame.reformat(width, height, "rgb24", interpolation="BILINEAR").to_ndarray(), turns)
+    except (av.FFmpegError, OSError) as error:
+        failure = error
+    if count == 0 or count < SHORTEST * promised:
+        raise DataError(f"{path}: {count} of {promised} frames can be decoded ({failure}); replace or remove the file")
+
+
+def _decoded(path: str | Path) -> Iterator[av.VideoFrame]:
+    with open_video(path) as (container, stream):
+        stream.codec_context.thread_count = 0  # as many as there are cores
+        yield from container.decode(stream)
+
+
+def _shrunk(frame: av.VideoFrame, short_side: int | None, longest: int | None) -> tuple[int, int]:
+    sides = frame.width, frame.height
+    factor = min(1.0, (short_side or min(sides)) / min(sides), (longest or max(sides)) / max(sides))
+    return max(1, round(sides[0] * factor)), max(1, round(sides[1] * factor))

@@ -1,7 +1,7 @@
 """A trained model applied to files; every task predicts through it."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,10 @@ import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
+from torch import Tensor
 from torchvision.transforms import v2
 
+from densevit.data.dataset import DenseDataset
 from densevit.data.readers import IMAGE_SUFFIXES, read_image
 from densevit.data.transforms import build_transforms
 from densevit.engine.checkpoint import load_model
@@ -18,11 +20,20 @@ from densevit.errors import DataError
 from densevit.model import DenseModel
 from densevit.palette import distinct_colours
 from densevit.registry import DATASETS, MODELS
-from densevit.structures import Meta, Sample
+from densevit.structures import Meta, Sample, space_of
+from densevit.tables import table
+
+Advance = Callable[[float], object]  # is told the share of an input that was just done
+
+
+def unwatched(share: float) -> None:
+    """Do nothing: for predictions whose progress no one watches."""
 
 
 class Predictor:
-    """Reads images, prepares them as the test split does, and predicts.
+    """Reads files, prepares them as the test split does, and predicts.
+
+    A task whose files need more derives from it and names that in `DenseDataset.predictor`.
 
     Args:
         model: A trained model.
@@ -30,7 +41,14 @@ class Predictor:
         classes: Names of the classes.
         palette: An (R, G, B) for each class.
         device: Where to run; by default the GPU if there is one.
+        read: Reads a file; by default an image.
+        picture: Draws what was read, see `DenseDataset.picture`.
+
+    Attributes:
+        folders: What `write` writes to.
     """
+
+    folders: tuple[str, ...] = ("overlays", "outputs")
 
     def __init__(
         self,
@@ -39,7 +57,10 @@ class Predictor:
         classes: Sequence[str],
         palette: Sequence[Sequence[int]],
         device: str | None = None,
+        read: Callable[[Path], Tensor] = read_image,
+        picture: Callable[[Tensor], np.ndarray] = DenseDataset.picture,
     ) -> None:
+        self.read, self.picture = read, picture
         self.model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
         self.transforms, self.classes, self.palette = transforms, list(classes), palette
 
@@ -47,36 +68,52 @@ class Predictor:
     def from_config(cls, cfg: Config, checkpoint: str | Path, device: str | None = None) -> "Predictor":
         """Build the model of a config and load a checkpoint of a run or an official release into it.
 
+        Returns:
+            The predictor of the config's dataset.
+
         Raises:
             CheckpointError: The checkpoint is missing, corrupt, or does not cover the model.
         """
         options = {key: value for key, value in cfg.model.items() if key != "weights"}
         model: DenseModel = MODELS.build(options)
         meta = load_model(model, Path(checkpoint)).get("meta", {})
-        dataset = meta.get("dataset") or dataset_meta(cfg, model.head.num_classes)
-        transforms = build_transforms(cfg.test_dataloader.dataset.transforms)
-        return cls(model, transforms, dataset["classes"], dataset["palette"], device)
+        named = meta.get("dataset") or dataset_meta(cfg, model.head.num_classes)
+        options = cfg.test_dataloader.dataset
+        dataset_type: Any = DATASETS.get(options.type)
+        read, picture = dataset_type.reader(options), dataset_type.picture
+        transforms = build_transforms(options.transforms)
+        kind = dataset_type.predictor or cls
+        return kind(model, transforms, named["classes"], named["palette"], device, read, picture)
 
     @torch.inference_mode()
-    def __call__(self, paths: Sequence[Path], batch_size: int = 1) -> Iterator[tuple[Path, Any]]:
+    def __call__(
+        self, paths: Sequence[Path], batch_size: int = 1, advance: Advance = unwatched
+    ) -> Iterator[tuple[Path, Any]]:
         """Yield each path with its prediction, or with the `DataError` that it gave."""
         for start in range(0, len(paths), batch_size):
             chunk = paths[start : start + batch_size]
             samples, errors = {}, {}
             for path in chunk:
                 try:
-                    samples[path] = self._read(path)
+                    samples[path] = self.sample(self.read(path), path)
                 except DataError as error:
                     errors[path] = error
             predictions = dict(zip(samples, self.model.test_step(list(samples.values())), strict=True))
-            yield from ((path, predictions.get(path, errors.get(path))) for path in chunk)
+            for path in chunk:
+                advance(1)
+                yield path, predictions.get(path, errors.get(path))
 
-    def write(self, path: Path, name: str, prediction: Any, out: Path) -> dict[str, Any]:
-        """Write picture and prediction under ``name`` below ``out``; return the entry for the JSON."""
-        image = np.ascontiguousarray(read_image(path).permute(1, 2, 0))
+    def write(self, path: Path, name: str, prediction: Any, out: Path, advance: Advance = unwatched) -> dict[str, Any]:
+        """Write picture and prediction under ``name`` below ``out``; return the entry for the JSON.
+
+        Raises:
+            DataError: The file cannot be read again.
+        """
         overlay = out / "overlays" / f"{name}.jpg"
-        mmcv.imwrite(mmcv.rgb2bgr(prediction.draw(image, self.classes, self.palette)), str(overlay))
+        picture = prediction.draw(self.draw_input(path), self.classes, self.palette)
+        mmcv.imwrite(mmcv.rgb2bgr(picture), str(overlay))
         saved = prediction.save(out / "outputs" / name)
+        advance(1)
         return {
             "input": str(path),
             "overlay": str(overlay),
@@ -84,10 +121,24 @@ class Predictor:
             **prediction.summary(self.classes),
         }
 
-    def _read(self, path: Path) -> Sample:
-        image = read_image(path)
+    def draw_input(self, path: Path) -> np.ndarray:
+        """Return what a prediction is drawn on, ``(H, W, 3)``, uint8 RGB."""
+        return self.picture(self.read(path))
+
+    def describe(self, path: Path, prediction: Any, alone: bool) -> str:
+        """Return what is printed of a prediction: of classes a table, or a line if it is not alone; else nothing."""
+        scores = prediction.summary(self.classes).get("scores")
+        if scores is None:
+            return ""
+        rows = [(name, f"{score:.1%}") for name, score in scores.items()]
+        if alone:
+            return table(str(path), ("class", "probability"), rows)
+        return f"{path}: {', '.join(' '.join(row) for row in rows)}"
+
+    def sample(self, image: Tensor, path: Path) -> Sample:
+        """Return what was read as the model takes it."""
         view = self.transforms(image)
-        return Sample(view, None, Meta(str(path), tuple(image.shape[1:]), tuple(view.shape[1:])))
+        return Sample(view, None, Meta(str(path), space_of(image), space_of(view)))
 
 
 def dataset_meta(cfg: Config, num_classes: int) -> dict[str, Any]:
@@ -98,8 +149,8 @@ def dataset_meta(cfg: Config, num_classes: int) -> dict[str, Any]:
     return {"classes": names, "palette": distinct_colours(len(names))}
 
 
-def find_images(inputs: Sequence[str]) -> list[Path]:
-    """Return the images that files, folders and glob patterns name, in order, each once.
+def find_files(inputs: Sequence[str], suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
+    """Return the files that paths, folders and glob patterns name, in order, each once; by default images.
 
     Raises:
         DataError: One of them names nothing.
@@ -108,13 +159,13 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
     for text in inputs:
         path = Path(text)
         if path.is_dir():
-            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            matches = sorted(p for p in path.rglob("*") if p.name.lower().endswith(suffixes))
         elif path.is_file():
             matches = [path]
         else:
             matches = sorted(p for p in Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
         if not matches:
-            raise DataError(f"{text} is no image, no folder with images ({', '.join(IMAGE_SUFFIXES)}), no glob")
+            raise DataError(f"{text} is no file, no folder with any of {', '.join(suffixes)}, no glob")
         found += matches
     return list(dict.fromkeys(found))
 

@@ -24,6 +24,7 @@ ORDER = (
     "backbones",
     "necks",
     "preprocess",
+    "classifier",
     "weights",
     "engine",
     "model",

@@ -9,7 +9,8 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
-from torchvision.tv_tensors import BoundingBoxes, Image, Mask
+from torch import Tensor
+from torchvision.tv_tensors import BoundingBoxes, Image, Mask, Video
 
 from densevit.data.transforms import build_transforms
 from densevit.engine.config import check_config, load_config
@@ -42,7 +43,7 @@ def test_every_config_builds_its_model_and_trains_all_of_it(path: Path) -> None:
     assert sorted(optimised) == sorted(id(p) for p in model.parameters())
 
 
-def transformed(cfg: Config, picture: Image, fields: dict[str, Any]) -> list[tuple[Image, dict[str, Any]]]:
+def transformed(cfg: Config, picture: Tensor, fields: dict[str, Any]) -> list[tuple[Tensor, dict[str, Any]]]:
     """Return what the transforms of training, and then those of validation, make of a picture in five tries each."""
     loaders = (cfg.train_dataloader, cfg.val_dataloader)
     transforms = [build_transforms(loader.dataset.transforms) for loader in loaders]
@@ -50,7 +51,7 @@ def transformed(cfg: Config, picture: Image, fields: dict[str, Any]) -> list[tup
     return [transform(picture, dict(fields)) for transform in transforms for _ in range(5)]  # not all are met at once
 
 
-def picture(height: int, width: int) -> Image:
+def picture(height: int, width: int) -> Tensor:
     torch.manual_seed(0)
     return Image(torch.randint(0, 256, (3, height, width), dtype=torch.uint8))
 
@@ -59,14 +60,18 @@ def picture(height: int, width: int) -> Image:
 def test_every_config_s_transforms_work_on_a_picture(path: Path) -> None:
     cfg = load_config(path)
     size = (32, 32) if "cifar" in path.stem else (375, 500)
-    classifies, detects = cfg.model.head.type == "ClassificationHead", hasattr(HEADS.get(cfg.model.head.type), "masks")
+    classifies = cfg.model.head.type in ("ClassificationHead", "VideoHead")
+    detects = hasattr(HEADS.get(cfg.model.head.type), "masks")
     if classifies:
         fields: dict[str, Any] = {"target": torch.tensor(3)}
     elif detects:
         fields = objects(cfg.train_dataloader.dataset.get("masks", False))
     else:
         fields = {"mask": Mask(torch.zeros(375, 500, dtype=torch.uint8))}
-    found = transformed(cfg, picture(*size), fields)
+    image = picture(*size)
+    if cfg.model.head.type == "VideoHead":
+        image = Video(torch.stack([image, image]))
+    found = transformed(cfg, image, fields)
     assert all(image.dtype == torch.uint8 for image, _ in found)
     if classifies:
         assert all(after["target"] == 3 for _, after in found)

@@ -35,9 +35,9 @@ def main() -> None:
 
     from densevit.engine.attention_maps import analyze_attention, mean_similarities, write_similarities
     from densevit.engine.config import load_config
-    from densevit.predictor import Predictor, find_images
+    from densevit.predictor import Predictor, find_files
 
-    paths = find_images(args.inputs if args.model else args.inputs[2:])
+    paths = find_files(args.inputs if args.model else args.inputs[2:])
     if args.model:
         title = f"{args.model}, {args.weights or 'random weights'}"
         predictor = from_name(args.model, args.weights, args.device)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torchvision.tv_tensors import BoundingBoxes
 
@@ -55,20 +54,20 @@ def draw_sample(dataset: DenseDataset, key: SampleKey) -> dict[str, np.ndarray]:
     def labelled(image: np.ndarray, target: Any) -> np.ndarray:
         return dataset.prediction.draw_truth(image, target, dataset.classes, dataset.palette)
 
-    truth, seen = sample.target, panel(sample.image)
+    truth, seen = sample.target, panel(dataset.picture(sample.image))
     if isinstance(truth, BoxTarget):  # whose boxes are plain by now: drawing them at another size takes their own
         boxes = BoundingBoxes(truth.boxes, format="XYXY", canvas_size=sample.meta.input_size)
         truth = dataclasses.replace(truth, boxes=boxes)
     return {
-        Path(path).name: labelled(panel(original), target),
+        Path(path).name: labelled(panel(dataset.picture(original)), target),
         "as the network sees it": seen,
         "its labels": labelled(seen, truth),
     }
 
 
-def panel(image: torch.Tensor) -> np.ndarray:
+def panel(image: np.ndarray) -> np.ndarray:
     """Return the image ``(H, W, 3)`` at the height of all panels."""
-    pixels = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0)))
+    pixels = Image.fromarray(image)
     width = max(1, round(pixels.width * PANEL_HEIGHT / pixels.height))
     return np.asarray(pixels.resize((width, PANEL_HEIGHT)))
 

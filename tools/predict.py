@@ -1,46 +1,83 @@
-"""Predict images: python tools/predict.py CONFIG CHECKPOINT IMAGE_OR_FOLDER_OR_GLOB ... --out DIR."""
+"""Predict images or videos: python tools/predict.py CONFIG CHECKPOINT FILE_OR_FOLDER_OR_GLOB ... --out DIR."""
 
 import argparse
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from rich.progress import track
+from rich.progress import Progress
 
-from densevit.cli import add_config_options, config_from, run, use_inference
+from densevit.cli import add_config_options, config_from, run, slides_over_time, use_inference
+from densevit.errors import ConfigError
+
+SLIDE_HELP = """sliding windows in place of the whole image; of videos, one clip after the other: timelines/ has their
+probabilities over time. A window is as long as a clip of the config's DenseSampling or, with SegmentSampling, which
+sees whole videos, as four times its number of frames"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_config_options(parser)
     parser.add_argument("checkpoint", help="of a run of ours, or official weights")
-    parser.add_argument("inputs", nargs="+", help="images, folders, or quoted globs")
-    parser.add_argument("--out", default="predictions", help="folder for overlays/, outputs/ and predictions.json")
+    parser.add_argument("inputs", nargs="+", help="images or, for a config of clips, videos; folders, or quoted globs")
+    parser.add_argument(
+        "--out", default="predictions", help="folder for overlays/, outputs/, predictions.json; of videos also videos/"
+    )
     parser.add_argument("--device", help="cpu or cuda")
     parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--tta", action="store_true", help="average over scales and the mirror image")
-    parser.add_argument("--slide", action="store_true", help="sliding windows in place of the whole image")
+    parser.add_argument("--tta", action="store_true", help="average over scales and the mirror image; of clips, crops")
+    parser.add_argument("--slide", action="store_true", help=SLIDE_HELP)
+    parser.add_argument("--slide-window", type=float, metavar="SECONDS", help="length of the windows of a video")
+    parser.add_argument(
+        "--slide-stride", type=float, metavar="SECONDS", help="from one window of a video to the next (half a window)"
+    )
     args = parser.parse_args()
+    if args.batch_size < 1:
+        parser.error("--batch-size must be positive")
 
     cfg = config_from(args)
-    use_inference(cfg, args.slide, args.tta)
+    over_time = slides_over_time(cfg)
+    if not (args.slide and over_time) and (args.slide_window or args.slide_stride) is not None:
+        raise ConfigError("--slide-window and --slide-stride go with --slide and a config of clips")
+    use_inference(cfg, args.slide and not over_time, args.tta)
+    from densevit.predictor import Predictor, find_files
+    from densevit.registry import DATASETS
 
+    paths = find_files(args.inputs, DATASETS.get(cfg.test_dataloader.dataset.type).suffixes)
+    predictor = Predictor.from_config(cfg, args.checkpoint, args.device)
+    if args.slide and over_time:
+        predictor.slide(cfg.test_dataloader.dataset, args.slide_window, args.slide_stride)
+    predict(predictor, paths, Path(args.out), args.batch_size)
+
+
+def predict(predictor: Any, paths: Sequence[Path], out: Path, batch_size: int) -> None:
+    """Predict and write all inputs; exit with 1 if some of them cannot be read."""
     from densevit.engine.writer import output_names
     from densevit.errors import DataError
-    from densevit.predictor import Predictor, find_images, write_index
+    from densevit.predictor import write_index
 
-    paths, out = find_images(args.inputs), Path(args.out)
     names = dict(zip(paths, output_names([str(path) for path in paths]), strict=True))
-    predictor = Predictor.from_config(cfg, args.checkpoint, args.device)
-    entries = []
-    for path, result in track(predictor(paths, args.batch_size), "predicting", len(paths)):
-        if isinstance(result, DataError):
-            entries.append({"input": str(path), "error": str(result)})
-            print(f"skipped: {result}", file=sys.stderr)
-        else:
-            entries.append(predictor.write(path, names[path], result, out))
+    entries: list[dict[str, Any]] = []
+    with Progress() as progress:
+        bar = progress.add_task("predicting", total=2 * len(paths))  # each is predicted, then written
+        advance = partial(progress.advance, bar)
+        for path, result in predictor(paths, batch_size, advance):
+            try:
+                if isinstance(result, DataError):
+                    raise result
+                entries.append(predictor.write(path, names[path], result, out, advance))
+                if text := predictor.describe(path, result, len(paths) == 1):
+                    print(text)
+            except DataError as error:
+                entries.append({"input": str(path), "error": str(error)})
+                print(f"skipped: {error}", file=sys.stderr)
+            progress.update(bar, completed=2 * len(entries))
     index = write_index(entries, out)
     skipped = sum("error" in entry for entry in entries)
-    print(f"{len(entries) - skipped} of {len(entries)} images predicted: overlays/, outputs/, {index.name} in {out}")
+    folders = ", ".join(f"{folder}/" for folder in predictor.folders)
+    print(f"{len(entries) - skipped} of {len(entries)} inputs predicted: {folders}, {index.name} in {out}")
     if skipped:
         sys.exit(1)
 

@@ -4,7 +4,7 @@ Paper: https://arxiv.org/abs/2103.11886, section 3
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -40,18 +40,25 @@ class AttentionMaps(NamedTuple):
 class _Recorder(TorchFunctionMode):
     """Record the weights of each call of PyTorch's attention, which itself is left as it is."""
 
-    def __init__(self, tracker: ModuleTracker, root: str) -> None:
+    def __init__(self, tracker: ModuleTracker, root: str, layers: Collection[str] | None) -> None:
         super().__init__()
-        self.tracker, self.root = tracker, root
+        self.tracker, self.root, self.layers = tracker, root, layers
         self.maps: list[AttentionMaps] = []
 
+    def wants(self) -> bool:
+        """Whether the layer that computes just now is to be recorded."""
+        return self.layers is None or self._layer() in self.layers
+
     def record(self, weights: Tensor) -> None:
-        layer = max(self.tracker.parents - {"Global"}, key=len).removeprefix(self.root).lstrip(".")
-        self.maps.append(AttentionMaps(layer, weights.detach()))
+        if self.wants():
+            self.maps.append(AttentionMaps(self._layer(), weights.detach()))
+
+    def _layer(self) -> str:
+        return max(self.tracker.parents - {"Global"}, key=len).removeprefix(self.root).lstrip(".")
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention:
+        if func is F.scaled_dot_product_attention and self.wants():
             self.record(_weights(*args, **kwargs))
         return func(*args, **kwargs)
 
@@ -63,11 +70,12 @@ def _weights(q: Tensor, k: Tensor, v: Tensor, attn_mask: Any = None, dropout_p: 
 
 
 @contextmanager
-def record_attention(model: nn.Module) -> Iterator[list[AttentionMaps]]:
-    """Fill the list with the maps of every attention layer of ``model``, in the order of the calls.
+def record_attention(model: nn.Module, layers: Collection[str] | None = None) -> Iterator[list[AttentionMaps]]:
+    """Fill the list with the maps of attention layers of ``model``, by default all, in the order of the calls.
 
     Attention is found where it is computed by `torch.nn.functional.scaled_dot_product_attention`, or its weights pass
     an `AttentionTap`. What the model returns is what it returns otherwise, but no gradients are computed.
+    Maps are large: ``layers`` are the names of the modules whose maps are wanted.
 
     Raises:
         ConfigError: The model attends between channels.
@@ -76,7 +84,7 @@ def record_attention(model: nn.Module) -> Iterator[list[AttentionMaps]]:
     if any(isinstance(module, CrossCovarianceAttention) for module in model.modules()):
         raise ConfigError(f"{root} attends between channels (cross-covariance): it has no maps of tokens to look at")
     # Without gradients all layers take the path that is recorded.
-    with torch.no_grad(), ModuleTracker() as tracker, _Recorder(tracker, root) as recorder:
+    with torch.no_grad(), ModuleTracker() as tracker, _Recorder(tracker, root, layers) as recorder:
         taps = [module for module in model.modules() if isinstance(module, AttentionTap)]
         hooks = [tap.register_forward_hook(lambda tap, inputs, output: recorder.record(output)) for tap in taps]
         try:

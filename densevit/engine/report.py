@@ -77,7 +77,7 @@ class ReportHook(Hook):
             if not hasattr(prediction, "draw"):
                 return []
             pixels, target, path = dataset.read(int(index))
-            image = np.ascontiguousarray(pixels.permute(1, 2, 0))
+            image = dataset.picture(pixels)
             panels = {"input": image}
             if hasattr(prediction, "draw_truth"):
                 panels["truth"] = prediction.draw_truth(image, target, dataset.classes, dataset.palette)

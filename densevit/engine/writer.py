@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import mmcv
-import numpy as np
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
@@ -41,7 +40,7 @@ class PredictionWriterHook(Hook):
             if self.out:
                 prediction.save(Path(self.out, name))
             if self.show_dir:
-                image = np.ascontiguousarray(dataset.read(index)[0].permute(1, 2, 0))
+                image = dataset.picture(dataset.read(index)[0])
                 picture = prediction.draw(image, dataset.classes, dataset.palette)
                 mmcv.imwrite(mmcv.rgb2bgr(picture), str(Path(self.show_dir, f"{name}.jpg")))
 

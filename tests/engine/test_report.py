@@ -14,6 +14,7 @@ from mmengine.config import Config
 from PIL import Image
 from torch import Tensor, nn
 
+from densevit.data.dataset import DenseDataset
 from densevit.data.readers import read_image
 from densevit.engine.curves import plot_curves, read_scalars, smooth
 from densevit.engine.report import ReportHook, side_by_side
@@ -114,6 +115,7 @@ class Confusion:
 
 class Scenes:
     classes, palette = ("sky", "road"), ((0, 0, 255), (90, 90, 90))
+    picture = staticmethod(DenseDataset.picture)
 
     def __init__(self, folder: Path) -> None:
         self.paths = [folder / f"scene{i}.png" for i in range(9)]

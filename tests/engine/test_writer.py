@@ -7,7 +7,7 @@ from PIL import Image
 
 from densevit.engine.writer import output_names
 from densevit.errors import DataError
-from densevit.predictor import find_images
+from densevit.predictor import find_files
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_an_image_named_twice_is_predicted_once(tmp_path: Path) -> None:
     for name in ("b.png", "a.jpg", "sub/a.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (8, 8)).save(tmp_path / name)
-    found = find_images([str(tmp_path / "a.jpg"), str(tmp_path), str(tmp_path / "*.png")])
+    found = find_files([str(tmp_path / "a.jpg"), str(tmp_path), str(tmp_path / "*.png")])
     assert [p.relative_to(tmp_path).as_posix() for p in found] == ["a.jpg", "b.png", "sub/a.jpg"]
-    with pytest.raises(DataError, match=r"none\.jpg is no image, no folder"):
-        find_images([str(tmp_path / "none.jpg")])
+    with pytest.raises(DataError, match=r"none\.jpg is no file, no folder"):
+        find_files([str(tmp_path / "none.jpg")])

@@ -1,4 +1,4 @@
-"""MViTv2-XS on surveillance clips, fight or no fight, from weights for CIFAR-10: 3.5 M parameters, for two CPU cores.
+"""MViTv2-XS on surveillance clips, fight or no fight, from weights for CIFAR-10: 3.7 M parameters, for two CPU cores.
 
     python tools/train.py configs/mvitv2_xs_cifar10.py --work-dir work_dirs/cifar
     python tools/train.py configs/mvitv2_xs_surveillance.py --weights work_dirs/cifar/iter_1564.pth

@@ -33,7 +33,7 @@ class TransformersTimeSformer(TimesformerForVideoClassification):
     """Logits of transformers' TimeSformer for clips with the channels first."""
 
     def __init__(self) -> None:
-        super().__init__(TimesformerConfig(num_labels=CLASSES, drop_path_rate=0.0))
+        super().__init__(TimesformerConfig(num_labels=CLASSES, drop_path_rate=0))
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.transpose(1, 2)).logits

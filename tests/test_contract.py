@@ -101,7 +101,7 @@ def backbone(name: str) -> Backbone:
     return build(name).eval()
 
 
-@pytest.fixture(params=["maps", "token"])
+@pytest.fixture(params=["maps", pytest.param("token", marks=pytest.mark.slow)])  # nearly the same, and seconds each
 def either(name: str, request: pytest.FixtureRequest) -> Backbone:
     """Return the backbone as dense tasks use it, and as classification does."""
     return build(name, token=request.param == "token", drop_path=0.2).eval()

@@ -65,9 +65,9 @@ def total(losses: dict[str, Tensor]) -> Tensor:
 def trained() -> tuple[MaskRCNNHead, Features]:
     """Return a head after a few steps on one image, and the maps, which learned too."""
     head, maps = mask_rcnn(), nn.ParameterList(features().maps)
-    optimizer = torch.optim.AdamW([*head.parameters(), *maps], lr=1e-2)
-    falls = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=300)
-    for _ in range(300):
+    optimizer = torch.optim.AdamW([*head.parameters(), *maps], lr=4e-3)
+    falls = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=400)
+    for _ in range(400):
         optimizer.zero_grad()
         total(head.loss(head(Features(tuple(maps))), [sample(BOXES)])).backward()
         optimizer.step()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from timing import Step, alternate, process_memory, report
+from timing import Step, alternate, peak_memory, report
 from torch import Tensor, nn
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
@@ -48,9 +48,9 @@ def main() -> None:
     args = parse_args()
     torch.set_num_threads(args.threads)
     if args.probe:
-        print(
-            peak_memory(Case(args.probe[1], *(word == "True" for word in args.probe[2:])), args.probe[0], args.device)
-        )
+        case = Case(args.probe[1], *(word == "True" for word in args.probe[2:]))
+        model = build(case, args.device)[SIDES.index(args.probe[0])]
+        print(peak_memory(step(case, model, args.device), args.device))
         return
     header = ("", "ours ms", "transformers ms", "speed-up", "difference of logits", "ours MB", "transformers MB")
     report(header, cases(args), lambda case: measure(case, args), args.device, args.out)
@@ -153,18 +153,6 @@ def probe(case: Case, side: str, args: argparse.Namespace) -> float:
     command = [sys.executable, __file__, "--device", args.device, "--threads", str(args.threads), "--probe", *words]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return float(output.splitlines()[-1])
-
-
-def peak_memory(case: Case, side: str, device: str) -> float:
-    """Return the peak of two steps beyond the built model, in MB."""
-    run = step(case, build(case, device)[SIDES.index(side)], device)
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated() if device == "cuda" else process_memory("VmRSS")
-    run()
-    run()
-    after = torch.cuda.max_memory_allocated() if device == "cuda" else process_memory("VmHWM")
-    return (after - before) / 2**20
 
 
 if __name__ == "__main__":

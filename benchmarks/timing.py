@@ -38,6 +38,17 @@ def process_memory(entry: str) -> int:
     return 1024 * int(re.search(rf"{entry}:\s+(\d+)", status)[1])  # type: ignore[index]
 
 
+def peak_memory(run: Step, device: str) -> float:
+    """Return the peak of two steps beyond what there is, in MB; measure it in a process of its own."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated() if device == "cuda" else process_memory("VmRSS")
+    run()
+    run()
+    after = torch.cuda.max_memory_allocated() if device == "cuda" else process_memory("VmHWM")
+    return (after - before) / 2**20
+
+
 def machine(device: str) -> str:
     """Return what the figures were measured on."""
     where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"

@@ -5,7 +5,8 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 SOURCES := benchmarks configs densevit tasks tests tools setup.py
-PYTEST := $(RUN) -m pytest -q --timeout 300
+# Models under test are small: a process per core finishes sooner than threads do.
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -q --timeout 300 -n logical --maxprocesses 8 --dist worksteal
 
 CONFIG := configs/demo/segformer_b0_shapes.py
 DATA := data/demo

@@ -8,7 +8,9 @@ TIMM = ["timm>=1.0.16"]
 PLOTS = ["scikit-learn>=1.5"]
 # For those who ask for it, see densevit/data/video.py. It has wheels for these machines only.
 DECORD = "decord>=0.6; platform_machine in 'x86_64 AMD64' and sys_platform in 'linux win32'"
-TEST = ["pytest>=8", "pytest-timeout>=2.3", "pycocotools>=2.0.8", "transformers>=5.0", *TIMM, *PLOTS]
+PYTEST = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6"]
+PEERS = ["pycocotools>=2.0.8", "transformers>=5.0", *TIMM]
+TEST = [*PYTEST, *PEERS, *PLOTS]
 
 setup(
     name="densevit",
@@ -34,6 +36,10 @@ setup(
         "tensorboard>=2.18",
         "faster-coco-eval>=1.7",
         "av>=15",  # reads and writes videos
+        "nibabel>=5.4",
+        "monai>=1.6",
+        "einops>=0.8",  # of MONAI's attention blocks
+        "scipy>=1.13",  # of MONAI's distances of surfaces
         DECORD,
     ],
     extras_require={

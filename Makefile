@@ -41,7 +41,7 @@ test: lint types
 
 # What `make test` leaves out: every variant, faults, whole runs.
 test-slow: install
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow --timeout 900
 
 test-all: test test-slow
 

@@ -31,6 +31,7 @@ SMALLEST = [
     "mvitv2_t",
     "mvitv2_xs_16",
     "timesformer_base",
+    "unetr_vit_s16",
     "vit_lite_2_4_32",
     "vit_ti16",
     "xcit_nano_12_p16",
@@ -57,11 +58,12 @@ SHALLOW: dict[str, dict[str, Any]] = {
     "mvitv1": {"depths": (1, 1, 1, 2)},
     "mvitv2": STAGES,
     "timesformer": FLAT,
+    "unetr": {**FLAT, "taps": (1, 2, 3)},
     "vit": FLAT,  # vit_lite_* too
     "xcit": {"depth": 6},
 }
 # Their 8 to 16 blocks are all alike, so that four say as much.
-DEEP = ("deepvit_16b", "dhvt_tiny_cifar_patch4", "factorised_vit_ti16", "mixer_s32", "vit_ti16")
+DEEP = ("deepvit_16b", "dhvt_tiny_cifar_patch4", "factorised_vit_ti16", "mixer_s32", "unetr_vit_s16", "vit_ti16")
 # Families without a small variant.
 THIN: dict[str, dict[str, Any]] = {"timesformer_base": {**FLAT, "dim": 96, "num_heads": 3, "hidden": 192}}
 # Detectors, to be quick; the head of other tasks gives one tensor.
@@ -101,17 +103,27 @@ def backbone(name: str) -> Backbone:
     return build(name).eval()
 
 
-@pytest.fixture(params=["maps", pytest.param("token", marks=pytest.mark.slow)])  # nearly the same, and seconds each
-def either(name: str, request: pytest.FixtureRequest) -> Backbone:
-    """Return the backbone as dense tasks use it, and as classification does."""
-    return build(name, token=request.param == "token", drop_path=0.2).eval()
+# As dense tasks use it, and as classification does: nearly the same, and seconds each.
+EITHER = [
+    *((name, False) for name in SMALLEST),
+    *(pytest.param((name, True), marks=pytest.mark.slow) for name in SMALLEST),
+    *(pytest.param((name, False), marks=pytest.mark.slow) for name in OTHERS),
+]
+
+
+@pytest.fixture(params=EITHER, ids=lambda pair: f"{pair[0]}-{'token' if pair[1] else 'maps'}")
+def either(request: pytest.FixtureRequest) -> Backbone:
+    name, token = request.param
+    return build(name, token=token, drop_path=0.2).eval()
 
 
 def images(backbone: Backbone, batch: int = 2, extra: int = 0) -> Tensor:
-    """Return images of two or three times the divisor, with ``extra`` pixels, or clips of them with a frame more."""
+    """Return images of two or three times the divisor, with ``extra`` pixels, or clips or volumes with a frame more."""
     torch.manual_seed(1)
     frames = [2 * d + min(extra, 1) for d in backbone.divisor[:-2]]
-    return torch.randn(batch, 3, *frames, *(d * (2 + i) + extra for i, d in enumerate(backbone.divisor[-2:])))
+    return torch.randn(
+        batch, backbone.in_channels, *frames, *(d * (2 + i) + extra for i, d in enumerate(backbone.divisor[-2:]))
+    )
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -283,7 +295,7 @@ def test_any_number_of_input_channels_can_be_asked_for(name: str) -> None:
     backbone = build(name, in_channels=5).eval()
     assert len(backbone(torch.randn(1, 5, *(2 * d for d in backbone.divisor))).maps) == len(backbone.specs)
     with pytest.raises(ValueError, match="5"):
-        backbone(images(backbone))
+        backbone(torch.randn(1, 3, *(2 * d for d in backbone.divisor)))
 
 
 def test_own_weights_pass_through_translation(either: Backbone) -> None:
@@ -303,7 +315,7 @@ def test_maps_that_do_not_exist_are_refused(name: str, out_indices: tuple[int, .
 def test_a_tiny_image_works_or_is_refused_with_a_reason(backbone: Backbone) -> None:
     shapes, reason, space = [], "", (5,) * len(backbone.divisor)
     try:
-        shapes = [tuple(m.shape) for m in backbone(torch.randn(1, 3, *space)).maps]
+        shapes = [tuple(m.shape) for m in backbone(torch.randn(1, backbone.in_channels, *space)).maps]
     except ValueError as error:
         reason = str(error)
     assert "at least" in reason or shapes == [expected_shape(s, 1, space) for s in backbone.specs]
@@ -380,7 +392,7 @@ def test_every_variant_takes_the_common_options(variant: str) -> None:
 def test_every_variant_describes_its_maps(variant: str) -> None:
     with torch.device("meta"):
         backbone = build(variant, whole=True).eval()
-        x = torch.empty(1, 3, *(3, 97, 130)[-len(backbone.divisor) :])
+        x = torch.empty(1, backbone.in_channels, *(3, 97, 130)[-len(backbone.divisor) :])
         maps = backbone(x).maps
     assert [tuple(m.shape) for m in maps] == [expected_shape(s, 1, x.shape[2:]) for s in backbone.specs]
 

@@ -57,11 +57,12 @@ class Backbone(nn.Module, ABC):
         specs: One per map that was asked for, fine to coarse.
         token_channels: Channels of the token; 0 if none is returned.
         divisor: Per spatial axis, the multiple to which a training input is padded.
+        in_channels: Of the input.
         no_weight_decay: Ends of the names of parameters, beyond norms and biases, that the papers do not decay.
         dense_only: Starts of the names of parameters that only dense maps need, so that classifiers' weights lack them.
         clips_only: Likewise, that only clips need, so that the weights of an image model lack them.
         img_size: Height and width of the images that the official weights were trained on.
-        num_frames: Frames of the clips that they were trained on; 0 if the inputs are images.
+        num_frames: Frames of the clips, or depth of the volumes, that they were trained on; 0 if the inputs are images.
         weights_licence: Of the official weights.
         checkpointing: Keep no activations within blocks; compute them again in the backward pass.
     """
@@ -69,6 +70,7 @@ class Backbone(nn.Module, ABC):
     specs: Specs
     token_channels: int = 0
     divisor: tuple[int, ...]
+    in_channels: int = 3
     no_weight_decay: tuple[str, ...] = ()
     dense_only: tuple[str, ...] = ()
     img_size: int = 224
@@ -137,9 +139,11 @@ class Head(nn.Module, ABC):
 
     Attributes:
         num_classes: Number of classes it tells apart, without the ignored one.
+        reads_input: The first of its maps, and of its ``specs``, is the input of the network itself, at stride 1.
     """
 
     num_classes: int
+    reads_input: bool = False
 
     @abstractmethod
     def forward(self, features: Features) -> Any:
@@ -216,6 +220,25 @@ def check_images(x: Tensor, in_channels: int, min_size: int = 1) -> None:
         raise ValueError(f"expected images (N, {in_channels}, H, W), got {tuple(x.shape)}")
     if min(x.shape[2:]) < min_size:
         raise ValueError(f"images must be at least {min_size} pixels high and wide, not {tuple(x.shape[2:])}")
+
+
+def check_axes(architecture: str, axes: int) -> None:
+    """Raise `ConfigError` unless ``axes`` is 2, for images, or 3, for volumes."""
+    if axes not in (2, 3):
+        raise ConfigError(f"axes of {architecture} is 2, for images, or 3, for volumes, not {axes!r}")
+
+
+def check_volumes(x: Tensor, in_channels: int, min_size: int = 1) -> None:
+    """Raise `ValueError` unless ``x`` is ``(N, in_channels, D, H, W)`` with sides of at least ``min_size``."""
+    if x.ndim != 5 or x.shape[1] != in_channels:
+        raise ValueError(f"expected volumes (N, {in_channels}, D, H, W), got {tuple(x.shape)}")
+    if min(x.shape[2:]) < min_size:
+        raise ValueError(f"volumes must be at least {min_size} voxels along each axis, not {tuple(x.shape[2:])}")
+
+
+def check_input(x: Tensor, in_channels: int, axes: int, min_size: int = 1) -> None:
+    """Raise `ValueError` unless ``x`` is a batch of images, or for three ``axes`` of volumes, as above."""
+    (check_images if axes == 2 else check_volumes)(x, in_channels, min_size)
 
 
 def check_clips(x: Tensor, in_channels: int, min_size: int = 1) -> None:

@@ -180,7 +180,12 @@ def _unwrap(content: Any, source: str) -> State:
 
 
 def _name_parts(state: State) -> State:
-    """Name the backbone and the neck of detectron2 as ours, where the first is called the bottom of the second."""
+    """Name the backbone and the neck of detectron2, where the first is called the bottom of the second, as ours.
+
+    Likewise the ViT of MONAI's UNETR, beside which there is the head without a name of its own.
+    """
+    if any(key.startswith("vit.patch_embedding.") for key in state):
+        return {f"backbone.{k}" if k.startswith("vit.") else f"head.{k}": value for k, value in state.items()}
     if not any(key.startswith(("bottom_up.", "backbone.bottom_up.")) for key in state):
         return state
     state = {re.sub(r"^(backbone\.)?bottom_up\.", "backbone.", key): value for key, value in state.items()}

@@ -56,6 +56,7 @@ from densevit.backbones.timesformer import (
     timesformer_space_base,
 )
 from densevit.backbones.timm_adapter import TimmBackbone
+from densevit.backbones.unetr_vit import UNETRViT, unetr_vit_b16, unetr_vit_s16
 from densevit.backbones.vit import ViT, vit_b16, vit_b32, vit_g14, vit_gigantic14, vit_l16, vit_s16, vit_s32, vit_ti16
 from densevit.backbones.xcit import (
     XCiT,
@@ -88,6 +89,7 @@ __all__ = [
     "MobileViT",
     "TimeSformer",
     "TimmBackbone",
+    "UNETRViT",
     "ViT",
     "VideoMViT",
     "XCiT",
@@ -151,6 +153,8 @@ __all__ = [
     "timesformer_joint_base",
     "timesformer_large",
     "timesformer_space_base",
+    "unetr_vit_b16",
+    "unetr_vit_s16",
     "vit_b16",
     "vit_b32",
     "vit_g14",

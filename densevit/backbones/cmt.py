@@ -16,20 +16,25 @@ from densevit.features import (
     Backbone,
     Features,
     FeatureSpec,
+    check_axes,
     check_frozen,
     check_heads,
-    check_images,
+    check_input,
     check_maps,
     select_maps,
 )
 from densevit.layers import (
+    BATCH_NORMS,
+    CONVS,
+    POINTWISE_CONVS,
     ChannelsLastGELU,
     DepthwiseReducedAttention,
     DropPath,
     InvertedResidualFFN,
-    PointwiseConv2d,
+    channels_last,
     drop_path_rates,
     freeze,
+    inflate_all,
     init_linear,
     pad_to_multiple,
     resize_bias,
@@ -43,11 +48,11 @@ TOKEN_CHANNELS = 1280
 
 
 class PatchEmbed(nn.Module):
-    """Convolution of 2x2 cells into one, then LayerNorm. The last row or column of an odd side is repeated."""
+    """Convolution of two cells along each axis into one, then LayerNorm. The last cells of an odd side are repeated."""
 
-    def __init__(self, in_channels: int, dim: int) -> None:
+    def __init__(self, in_channels: int, dim: int, axes: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(in_channels, dim, 2, 2)
+        self.proj = CONVS[axes](in_channels, dim, 2, 2)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,13 +63,13 @@ class PatchEmbed(nn.Module):
 class CMTBlock(nn.Module):
     """Local perception by a depthwise convolution, attention, feed-forward layer; on channels-last maps."""
 
-    def __init__(self, dim: int, num_heads: int, reduction: int, mlp_ratio: float, drop_path: float) -> None:
+    def __init__(self, dim: int, num_heads: int, reduction: int, mlp_ratio: float, drop_path: float, axes: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        self.proj = CONVS[axes](dim, dim, 3, padding=1, groups=dim)
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = DepthwiseReducedAttention(dim, num_heads, reduction)
+        self.attn = DepthwiseReducedAttention(dim, num_heads, reduction, axes)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = InvertedResidualFFN(dim, int(dim * mlp_ratio))
+        self.mlp = InvertedResidualFFN(dim, int(dim * mlp_ratio), axes)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
@@ -81,8 +86,12 @@ class CMT(Backbone):
     The maps are the outputs of the stages as they are: the official release has no norms for dense tasks. Parameters
     are named as there. The position biases are learnt for the grids of ``img_size`` and resized for any other.
 
+    With ``axes=3`` it is ours for volumes ``(N, C, D, H, W)``: the same layers along three axes. Weights for images,
+    loaded into it, see of each volume the slices along the last two axes, until they learn. The biases of the first
+    stage grow with the sixth power of ``img_size``, which should be that of the crops to train on.
+
     Args:
-        in_channels: Channels of the images.
+        in_channels: Channels of the input.
         dims: Channels of each stage.
         depths: Blocks of each stage.
         num_heads: Attention heads of each stage.
@@ -90,11 +99,12 @@ class CMT(Backbone):
         mlp_ratio: Width of the feed-forward layers over that of the tokens.
         stem_channels: Channels of the stem.
         stem_stride: Stride of the stem; 1 suits images of 32 x 32.
-        img_size: Side, or height and width, of the images that the position biases are for.
+        img_size: Side, or size along each axis, of the input that the position biases are for.
         drop_path: Rate of stochastic depth at the last block.
         out_indices: Stages to return; those after the last of them are not built. By default all, none with ``token``.
         token: Return the projected and averaged last map, on which the official model classifies.
         frozen_stages: Number of first stages that are not trained; the stem belongs to the first.
+        axes: 2 for images, 3 for volumes.
 
     Raises:
         ConfigError: Settings that contradict each other.
@@ -117,11 +127,13 @@ class CMT(Backbone):
         out_indices: Sequence[int] | None = None,
         token: bool = False,
         frozen_stages: int = 0,
+        axes: int = 2,
     ) -> None:
         super().__init__()
+        check_axes("CMT", axes)
         if not len(dims) == len(depths) == len(num_heads) == len(reductions) == len(STAGES):
             raise ConfigError(f"CMT has {len(STAGES)} stages: give as many dims, depths, num_heads and reductions")
-        self.in_channels = in_channels
+        self.in_channels, self.axes = in_channels, axes
         self.depths, self.reductions = tuple(depths), tuple(reductions)
         self.out_indices = select_maps(len(STAGES), out_indices, token)
         check_maps("CMT", len(STAGES), self.out_indices, token)
@@ -129,36 +141,36 @@ class CMT(Backbone):
         self.num_stages = len(STAGES) if token else max(self.out_indices) + 1
         check_frozen("CMT", self.num_stages, frozen_stages)
         strides = [stem_stride * 2 ** (i + 1) for i in range(len(STAGES))]
-        self.specs = tuple(FeatureSpec(dims[i], (strides[i], strides[i])) for i in self.out_indices)
-        self.divisor = (strides[-1], strides[-1])
+        self.specs = tuple(FeatureSpec(dims[i], (strides[i],) * axes) for i in self.out_indices)
+        self.divisor = (strides[-1],) * axes
         self.min_size = strides[self.num_stages - 1]
         for i, channels in enumerate((in_channels, stem_channels, stem_channels), start=1):
-            conv = nn.Conv2d(channels, stem_channels, 3, stem_stride if i == 1 else 1, padding=1)
+            conv = CONVS[axes](channels, stem_channels, 3, stem_stride if i == 1 else 1, padding=1)
             self.add_module(f"stem_conv{i}", conv)
-            self.add_module(f"stem_norm{i}", nn.BatchNorm2d(stem_channels))
+            self.add_module(f"stem_norm{i}", BATCH_NORMS[axes](stem_channels))
         self.act = ChannelsLastGELU()
-        self.space = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-        self.img_size = self.space[-1]
+        self.space = (img_size,) * axes if isinstance(img_size, int) else tuple(img_size)
+        self.img_size, self.num_frames = self.space[-1], self.space[0] if axes == 3 else 0
         self.strides = strides
         rates, widths = drop_path_rates(drop_path, depths), (stem_channels, *dims)
         for i in range(self.num_stages):
             queries, keys = self._grids(i, self.space)
             bias = torch.randn(num_heads[i], math.prod(queries), math.prod(keys))
-            blocks = [CMTBlock(dims[i], num_heads[i], reductions[i], mlp_ratio, rate) for rate in rates[i]]
+            blocks = [CMTBlock(dims[i], num_heads[i], reductions[i], mlp_ratio, rate, axes) for rate in rates[i]]
             self.register_parameter(f"relative_pos_{STAGES[i]}", nn.Parameter(bias))
-            self.add_module(f"patch_embed_{STAGES[i]}", PatchEmbed(widths[i], dims[i]))
+            self.add_module(f"patch_embed_{STAGES[i]}", PatchEmbed(widths[i], dims[i], axes))
             self.add_module(f"blocks_{STAGES[i]}", nn.ModuleList(blocks))
         if token:
             self.token_channels = TOKEN_CHANNELS
-            self._fc = PointwiseConv2d(dims[-1], TOKEN_CHANNELS)
-            self._bn = nn.BatchNorm2d(TOKEN_CHANNELS)
+            self._fc = POINTWISE_CONVS[axes](dims[-1], TOKEN_CHANNELS)
+            self._bn = BATCH_NORMS[axes](TOKEN_CHANNELS)
         self.apply(_init_weights)
         self._freeze(frozen_stages)
 
     def forward(self, x: Tensor) -> Features:
-        check_images(x, self.in_channels, self.min_size)
+        check_input(x, self.in_channels, self.axes, self.min_size)
         space = x.shape[2:]
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = channels_last(x)
         for conv, norm in self._stem():
             x = norm(self.act(conv(x)))
         maps = []
@@ -172,7 +184,7 @@ class CMT(Backbone):
                 maps.append(x)
         if not self.token_channels:
             return Features(tuple(maps))
-        return Features(tuple(maps), F.silu(self._bn(self._fc(x))).mean(dim=(2, 3)))
+        return Features(tuple(maps), F.silu(self._bn(self._fc(x))).flatten(2).mean(dim=2))
 
     def layer_groups(self) -> list[tuple[str, ...]]:
         groups: list[tuple[str, ...]] = [("stem_",)]
@@ -182,15 +194,28 @@ class CMT(Backbone):
         return [*groups, ("_fc.", "_bn.")] if self.token_channels else groups
 
     def adapt(self, key: str, value: Tensor) -> Tensor:
-        """Resize position biases that are for square images of another size."""
+        """Resize position biases that are for squares or cubes of another size."""
         own = dict(self.named_parameters()).get(key)
         if own is None or not key.startswith("relative_pos_") or own.shape == value.shape:
             return value
-        i = STAGES.index(key[-1])
-        side = math.isqrt(value.shape[1]) * self.strides[i]
-        if value.shape != (own.shape[0], *map(math.prod, self._grids(i, (side, side)))):
-            return value
-        return self._resize(value, i, (side, side), self.space)
+        return self._resize_cube(value, STAGES.index(key[-1]), self.space)
+
+    def from_images(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Complete weights for images, so that a volume of equal slices has in every slice the features of the image.
+
+        The slices are those along the last two axes. Each query has the same biases to the keys of all slices.
+        """
+        stem = state.get("stem_conv1.weight")
+        if self.axes == 2 or stem is None or stem.ndim != 4:
+            return state
+        completed = inflate_all(state, self.state_dict())
+        for i, stage in enumerate(STAGES[: self.num_stages]):
+            bias = state.get(f"relative_pos_{stage}")
+            if bias is not None:
+                queries, keys = (grid[0] for grid in self._grids(i, self.space))
+                bias = self._resize_cube(bias, i, self.space[1:])
+                completed[f"relative_pos_{stage}"] = bias.repeat(1, queries, keys)
+        return completed
 
     def _grids(self, i: int, space: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
         """Return the grids of queries and of keys of a stage for an input of size ``space``."""
@@ -201,6 +226,12 @@ class CMT(Backbone):
         """Return the position biases of a stage, which are for inputs of size ``old``, for inputs of size ``new``."""
         step = [before / after for before, after in zip(old, new, strict=True)]
         return resize_bias(bias, self._grids(i, old), self._grids(i, new), step)
+
+    def _resize_cube(self, bias: Tensor, i: int, space: Sequence[int]) -> Tensor:
+        """Return position biases for ``space`` if they are for a square or cube; others as they are."""
+        old = (round(bias.shape[1] ** (1 / len(space))) * self.strides[i],) * len(space)
+        known = tuple(bias.shape[1:]) == tuple(map(math.prod, self._grids(i, old)))
+        return self._resize(bias, i, old, space) if known else bias
 
     def _stem(self) -> list[tuple[nn.Module, nn.Module]]:
         return [(getattr(self, f"stem_conv{i}"), getattr(self, f"stem_norm{i}")) for i in (1, 2, 3)]
@@ -224,7 +255,7 @@ class CMT(Backbone):
 def _init_weights(module: nn.Module) -> None:
     """Unlike elsewhere, the fan-out of a depthwise convolution is counted over all channels, as officially."""
     init_linear(module)
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, nn.Conv2d | nn.Conv3d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out")
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -1,4 +1,4 @@
-"""Backbones of images on clips, frame by frame.
+"""Backbones of images on clips, frame by frame, and on volumes, slice by slice.
 
 Paper: https://arxiv.org/abs/2103.15691, whose model 2, the factorised encoder, is a ViT and a temporal transformer
 """
@@ -53,7 +53,8 @@ class Framewise(Backbone):
     """A backbone of images on the frames of clips ``(N, C, T, H, W)``, each of which it sees by itself.
 
     Maps are those of the frames, ``(N, C, T, H', W')``. Parameters of the image backbone are named as its own, after
-    "frames."; its weights, in any layout that it can load, are loaded as they are.
+    "frames."; its weights, in any layout that it can load, are loaded as they are. Volumes ``(N, C, D, H, W)`` are
+    clips of slices, if their first axis is the one to cut them along (axcodes "SPL" for axial slices).
 
     Args:
         backbone: Config of the image backbone, without ``out_indices`` and ``token``.
@@ -91,7 +92,7 @@ class Framewise(Backbone):
         self.returns_maps = out_indices is not None or not token
         self.specs = tuple(FeatureSpec(s.channels, (1, *s.stride)) for s in net.specs) if self.returns_maps else ()
         self.divisor = (1, *net.divisor)
-        self.img_size, self.num_frames = net.img_size, num_frames
+        self.in_channels, self.img_size, self.num_frames = net.in_channels, net.img_size, num_frames
         self.weights_licence = net.weights_licence
         self.no_weight_decay = net.no_weight_decay
         self.dense_only = tuple(f"frames.{start}" for start in net.dense_only)

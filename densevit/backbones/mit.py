@@ -15,9 +15,10 @@ from densevit.features import (
     Backbone,
     Features,
     FeatureSpec,
+    check_axes,
     check_frozen,
     check_heads,
-    check_images,
+    check_input,
     check_maps,
     select_maps,
 )
@@ -28,6 +29,7 @@ from densevit.layers import (
     ReducedAttention,
     drop_path_rates,
     freeze,
+    inflate_all,
     init_weights,
     to_map,
 )
@@ -40,12 +42,14 @@ STRIDES = (4, 2, 2, 2)
 class MiTBlock(nn.Module):
     """Attention to spatially reduced keys, then a feed-forward layer that sees the grid."""
 
-    def __init__(self, dim: int, num_heads: int, reduction: int, mlp_ratio: float, drop_path: float) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, reduction: int, mlp_ratio: float, drop_path: float, axes: int = 2
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = ReducedAttention(dim, num_heads, reduction)
+        self.attn = ReducedAttention(dim, num_heads, reduction, axes)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = MixFFN(dim, int(dim * mlp_ratio))
+        self.mlp = MixFFN(dim, int(dim * mlp_ratio), axes)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, grid: Sequence[int]) -> Tensor:
@@ -57,7 +61,11 @@ class MiTBlock(nn.Module):
 class MiT(Backbone):
     """Four stages with strides 4, 8, 16, 32. Parameters are named as in the official release.
 
+    With ``axes=3`` it is ours for volumes ``(N, C, D, H, W)``: the same layers along three axes. Weights for images,
+    loaded into it, see of each volume the slices along the last two axes, until they learn.
+
     Args:
+        in_channels: Channels of the input.
         dims: Channels of each stage.
         depths: Blocks of each stage.
         num_heads: Attention heads of each stage.
@@ -67,12 +75,12 @@ class MiT(Backbone):
         out_indices: Stages to return; those after the last of them are not built. By default all, none with ``token``.
         token: Return the mean of the last tokens, on which the official model classifies.
         frozen_stages: Number of first stages that are not trained.
+        axes: 2 for images, 3 for volumes.
 
     Raises:
         ConfigError: Settings that contradict each other.
     """
 
-    divisor = (32, 32)
     weights_licence = "NVIDIA, non-commercial"
 
     def __init__(
@@ -87,11 +95,13 @@ class MiT(Backbone):
         out_indices: Sequence[int] | None = None,
         token: bool = False,
         frozen_stages: int = 0,
+        axes: int = 2,
     ) -> None:
         super().__init__()
+        check_axes("MiT", axes)
         if not len(dims) == len(depths) == len(num_heads) == len(reductions) == len(STRIDES):
             raise ConfigError(f"MiT has {len(STRIDES)} stages: give as many dims, depths, num_heads and reductions")
-        self.in_channels = in_channels
+        self.in_channels, self.axes, self.divisor = in_channels, axes, (32,) * axes
         self.depths = tuple(depths)
         self.out_indices = select_maps(len(STRIDES), out_indices, token)
         check_maps("MiT", len(STRIDES), self.out_indices, token)
@@ -102,11 +112,11 @@ class MiT(Backbone):
         rates, channels = drop_path_rates(drop_path, depths), (in_channels, *dims)
         for i in range(self.num_stages):
             dim, n = dims[i], i + 1
-            blocks = [MiTBlock(dim, num_heads[i], reductions[i], mlp_ratio, rate) for rate in rates[i]]
-            self.add_module(f"patch_embed{n}", OverlapPatchEmbed(channels[i], dim, KERNELS[i], STRIDES[i]))
+            blocks = [MiTBlock(dim, num_heads[i], reductions[i], mlp_ratio, rate, axes) for rate in rates[i]]
+            self.add_module(f"patch_embed{n}", OverlapPatchEmbed(channels[i], dim, KERNELS[i], STRIDES[i], axes))
             self.add_module(f"block{n}", nn.ModuleList(blocks))
             self.add_module(f"norm{n}", nn.LayerNorm(dim, eps=1e-6))
-        self.specs = tuple(FeatureSpec(dims[i], (4 << i, 4 << i)) for i in self.out_indices)
+        self.specs = tuple(FeatureSpec(dims[i], (4 << i,) * axes) for i in self.out_indices)
         # The grid of each stage must hold one window of its reduction.
         self.min_size = max((reductions[i] - 1) * (4 << i) + 1 for i in range(self.num_stages))
         self.apply(init_weights)
@@ -115,7 +125,7 @@ class MiT(Backbone):
                 freeze(part)
 
     def forward(self, x: Tensor) -> Features:
-        check_images(x, self.in_channels, self.min_size)
+        check_input(x, self.in_channels, self.axes, self.min_size)
         maps = []
         for i in range(self.num_stages):
             embed, blocks, norm = self._stage(i)
@@ -125,7 +135,7 @@ class MiT(Backbone):
             x = to_map(norm(tokens), grid)
             if i in self.out_indices:
                 maps.append(x)
-        return Features(tuple(maps), x.mean(dim=(2, 3)) if self.token_channels else None)
+        return Features(tuple(maps), x.flatten(2).mean(dim=2) if self.token_channels else None)
 
     def layer_groups(self) -> list[tuple[str, ...]]:
         groups: list[tuple[str, ...]] = []
@@ -134,6 +144,13 @@ class MiT(Backbone):
             blocks[-1] += (f"norm{i + 1}.",)
             groups += [(f"patch_embed{i + 1}.",), *blocks]
         return groups
+
+    def from_images(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Complete weights for images, so that a volume of equal slices has in every slice the features of the image.
+
+        The slices are those along the last two axes.
+        """
+        return inflate_all(state, self.state_dict())
 
     @staticmethod
     def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:

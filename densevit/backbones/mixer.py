@@ -38,7 +38,7 @@ class TokenMixing(nn.Module):
     Its weights belong to the cells of one grid; on others `resize_weight` of them is used.
     """
 
-    def __init__(self, grid: tuple[int, int], hidden: int, approximate: str) -> None:
+    def __init__(self, grid: Sequence[int], hidden: int, approximate: str) -> None:
         super().__init__()
         self.grid = grid
         self.approximate = approximate
@@ -58,7 +58,7 @@ class MixerBlock(nn.Module):
     """Perceptron across cells, then one across channels."""
 
     def __init__(
-        self, grid: tuple[int, int], dim: int, tokens_hidden: int, channels_hidden: int, approximate: str, rate: float
+        self, grid: Sequence[int], dim: int, tokens_hidden: int, channels_hidden: int, approximate: str, rate: float
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)

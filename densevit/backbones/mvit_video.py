@@ -12,7 +12,7 @@ from torch import Tensor
 
 from densevit.backbones.mvit import VERSION1, MViT, learnt
 from densevit.features import check_clips
-from densevit.layers import fit_positions, inflate, resize_positions
+from densevit.layers import fit_positions, inflate_all, resize_positions
 from densevit.registry import BACKBONES
 
 
@@ -87,10 +87,8 @@ class VideoMViT(MViT):
         stem = state.get("patch_embed.proj.weight")
         if stem is None or stem.ndim != 4:
             return state
-        own, completed = self.state_dict(), dict(state)
-        for key, value in state.items():
-            if value.ndim == 4 and key in own and own[key].ndim == 5:
-                completed[key] = inflate(value, own[key].shape)
+        own = self.state_dict()
+        completed = inflate_all(state, own)
         if "pos_embed" in state and "pos_embed_spatial" in own:
             prefix = int("cls_token" in state)
             joint = completed.pop("pos_embed")

@@ -32,15 +32,16 @@ class PlainBackbone(Backbone):
         depth: Number of blocks.
         stride: Pixels per cell of the grid, along an axis of images, or per axis.
         out_indices: Quarters of the blocks after which to return a map, 0 to 3; blocks that none needs are not built.
-            By default the last, none with ``token``.
+            By default the last, none with ``token``. Where ``ends`` are given, positions in these.
         token: Whether the vector to classify on is asked for.
+        ends: Blocks after which there is a map, if it is not after each quarter of them.
 
     Attributes:
         stem: Starts of the names of the parameters before the blocks.
         tail: Starts of the names of those after the blocks, which are there for the token only.
         positions: Name of the learnt positions, if there are any.
         prefix: Number of tokens before those of the cells.
-        grid: Height and width of the grid that the positions are for; time has its own.
+        grid: Height and width of the grid that the positions are for, time having its own; depth too, of volumes.
     """
 
     blocks: nn.ModuleList
@@ -48,7 +49,7 @@ class PlainBackbone(Backbone):
     tail: tuple[str, ...] = ()
     positions: str = ""
     prefix: int = 0
-    grid: tuple[int, int]
+    grid: tuple[int, ...]
 
     def __init__(
         self,
@@ -58,14 +59,16 @@ class PlainBackbone(Backbone):
         stride: int | Sequence[int],
         out_indices: Sequence[int] | None,
         token: bool,
+        ends: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        ends = ends or [max(depth * (i + 1) // LEVELS, 1) for i in range(LEVELS)]
         if out_indices is None and not token:
-            out_indices = (LEVELS - 1,)
+            out_indices = (len(ends) - 1,)
         self.in_channels = in_channels
-        self.out_indices = select_maps(LEVELS, out_indices, token)
-        check_maps(type(self).__name__, LEVELS, self.out_indices, token)
-        ends = [max(depth * (i + 1) // LEVELS, 1) for i in self.out_indices]
+        self.out_indices = select_maps(len(ends), out_indices, token)
+        check_maps(type(self).__name__, len(ends), self.out_indices, token)
+        ends = [ends[i] for i in self.out_indices]
         self.depth = depth if token else ends[-1]  # blocks to build
         self.taken = [ends.count(i + 1) for i in range(self.depth)]  # maps after each block
         self.divisor = (stride, stride) if isinstance(stride, int) else tuple(stride)
@@ -77,6 +80,10 @@ class PlainBackbone(Backbone):
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         self.img_size = width
         self.grid = -(-height // self.divisor[-2]), -(-width // self.divisor[-1])
+
+    def check_input(self, x: Tensor) -> None:
+        """Raise `ValueError` unless ``x`` is a batch of images, or of clips where the grid has three axes."""
+        (check_images if len(self.divisor) == 2 else check_clips)(x, self.in_channels)
 
     def embed(self, x: Tensor) -> tuple[Tensor, Sequence[int]]:
         """Return what the first block reads, and the grid of its cells: ``ceil(n / stride)`` per axis."""
@@ -95,7 +102,7 @@ class PlainBackbone(Backbone):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Features:
-        (check_images if len(self.divisor) == 2 else check_clips)(x, self.in_channels)
+        self.check_input(x)
         x, grid = self.embed(x)
         maps: list[Tensor] = []
         for block, count in zip(self.blocks, self.taken, strict=True):

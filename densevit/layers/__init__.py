@@ -1,21 +1,22 @@
 """Building blocks shared by backbones, necks and heads. None of them knows a task."""
 
 from densevit.layers.attention import AttentionTap, ReducedAttention, SelfAttention, attend
+from densevit.layers.by_axes import BATCH_NORMS, CONVS
 from densevit.layers.channel_norm import ChannelNorm
-from densevit.layers.channels_last import ChannelsLastGELU, PointwiseConv2d
+from densevit.layers.channels_last import POINTWISE_CONVS, ChannelsLastGELU, PointwiseConv2d, channels_last
 from densevit.layers.class_attention import ClassAttentionBlock
 from densevit.layers.cross_covariance import CrossCovarianceAttention
 from densevit.layers.depthwise_attention import DepthwiseReducedAttention
 from densevit.layers.drop_path import DropPath, drop_path_rates
 from densevit.layers.fourier_position import FourierPosition
 from densevit.layers.freeze import freeze
-from densevit.layers.inflate import inflate
+from densevit.layers.inflate import inflate, inflate_all
 from densevit.layers.init import init_lecun, init_linear, init_weights, init_xavier
 from densevit.layers.inverted_residual import InvertedResidualFFN
 from densevit.layers.mlp import GELUS, MLP, MixFFN
 from densevit.layers.pad import pad_to_multiple
 from densevit.layers.patch_embed import OverlapPatchEmbed, PatchEmbed, halving_convs
-from densevit.layers.pooling_attention import CONVS, PoolingAttention
+from densevit.layers.pooling_attention import PoolingAttention
 from densevit.layers.pos_embed import fit_positions, resize_positions
 from densevit.layers.position_bias import resize_bias
 from densevit.layers.rel_pos import relative_bias, resize_table
@@ -24,9 +25,11 @@ from densevit.layers.transformer_block import TransformerBlock
 from densevit.layers.windows import from_windows, to_windows
 
 __all__ = [
+    "BATCH_NORMS",
     "CONVS",
     "GELUS",
     "MLP",
+    "POINTWISE_CONVS",
     "AttentionTap",
     "ChannelNorm",
     "ChannelsLastGELU",
@@ -45,6 +48,7 @@ __all__ = [
     "SelfAttention",
     "TransformerBlock",
     "attend",
+    "channels_last",
     "crop",
     "drop_path_rates",
     "fit_positions",
@@ -52,6 +56,7 @@ __all__ = [
     "from_windows",
     "halving_convs",
     "inflate",
+    "inflate_all",
     "init_lecun",
     "init_linear",
     "init_weights",

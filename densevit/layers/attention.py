@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from densevit.layers.by_axes import CONVS
 from densevit.layers.shape import to_map, to_tokens
 
 
@@ -53,7 +54,7 @@ class SelfAttention(nn.Module):
 class ReducedAttention(nn.Module):
     """Attention whose keys and values come from the grid shrunk ``reduction`` times by a strided convolution."""
 
-    def __init__(self, dim: int, num_heads: int, reduction: int) -> None:
+    def __init__(self, dim: int, num_heads: int, reduction: int, axes: int = 2) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.reduction = reduction
@@ -61,7 +62,7 @@ class ReducedAttention(nn.Module):
         self.kv = nn.Linear(dim, 2 * dim)
         self.proj = nn.Linear(dim, dim)
         if reduction > 1:
-            self.sr = nn.Conv2d(dim, dim, reduction, reduction)
+            self.sr = CONVS[axes](dim, dim, reduction, reduction)
             self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, grid: Sequence[int]) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from densevit.layers.attention import attend_biased
+from densevit.layers.by_axes import BATCH_NORMS, CONVS
 from densevit.layers.pad import pad_to_multiple
 from densevit.layers.shape import to_map, to_tokens
 
@@ -15,10 +16,10 @@ from densevit.layers.shape import to_map, to_tokens
 class DepthwiseReducedAttention(nn.Module):
     """Attention whose keys and values come from the grid shrunk ``reduction`` times by a depthwise convolution.
 
-    The last row and column of a grid are repeated until ``reduction`` divides its sides.
+    The last cells of a grid are repeated until ``reduction`` divides its sides.
     """
 
-    def __init__(self, dim: int, num_heads: int, reduction: int) -> None:
+    def __init__(self, dim: int, num_heads: int, reduction: int, axes: int = 2) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.reduction = reduction
@@ -27,7 +28,8 @@ class DepthwiseReducedAttention(nn.Module):
         self.v = nn.Linear(dim, dim)
         self.proj = nn.Linear(dim, dim)
         if reduction > 1:
-            self.sr = nn.Sequential(nn.Conv2d(dim, dim, reduction, reduction, groups=dim), nn.BatchNorm2d(dim))
+            conv = CONVS[axes](dim, dim, reduction, reduction, groups=dim)
+            self.sr = nn.Sequential(conv, BATCH_NORMS[axes](dim))
 
     def forward(self, x: Tensor, grid: Sequence[int], bias: Tensor) -> Tensor:
         """Map tokens ``(N, L, C)`` to tokens; ``bias`` is ``(heads, L, S)``."""

@@ -4,7 +4,7 @@ Papers: https://arxiv.org/abs/1705.07750 (weights repeated in time), https://arx
 (the centre tap only)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,3 +26,12 @@ def inflate(weight: Tensor, shape: Sequence[int]) -> Tensor:
     length = shape[2]
     before = length // 2
     return F.pad(weight.unsqueeze(2), (0, 0, 0, 0, before, length - 1 - before))
+
+
+def inflate_all(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return ``state`` with those kernels of images inflated whose namesakes in ``own`` have an axis more."""
+    completed = dict(state)
+    for key, value in state.items():
+        if value.ndim == 4 and key in own and own[key].ndim == 5:
+            completed[key] = inflate(value, own[key].shape)
+    return completed

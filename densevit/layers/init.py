@@ -16,7 +16,7 @@ def init_linear(module: nn.Module) -> None:
 def init_weights(module: nn.Module) -> None:
     """Fill linear layers by truncated normal, convolutions by fan-out normal, their biases by zero."""
     init_linear(module)
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, nn.Conv2d | nn.Conv3d):
         fan_out = module.out_channels * math.prod(module.kernel_size) // module.groups
         nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
         if module.bias is not None:
@@ -29,7 +29,7 @@ def init_xavier(layer: nn.Linear) -> None:
     nn.init.normal_(layer.bias, std=1e-6)
 
 
-def init_lecun(layer: nn.Conv2d | nn.Linear) -> None:
+def init_lecun(layer: nn.Conv2d | nn.Conv3d | nn.Linear) -> None:
     """Fill with variance 1 / inputs, normally within two deviations, as in JAX."""
     # The cut leaves 0.8796 of a deviation.
     std = layer.weight[0].numel() ** -0.5 / 0.87962566

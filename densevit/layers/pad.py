@@ -1,13 +1,17 @@
 """Padding of maps to whole windows."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def pad_to_multiple(x: Tensor, multiple: int, mode: str = "constant") -> Tensor:
-    """Pad ``(N, C, H, W)`` at the bottom and right until ``multiple`` divides the sides.
+def pad_to_multiple(x: Tensor, multiple: int | Sequence[int], mode: str = "constant") -> Tensor:
+    """Pad ``(N, C, *space)`` at the end of each axis until ``multiple``, or the axis' own, divides it.
 
-    By zeros, or with ``mode="replicate"`` by the last row and column.
+    By zeros, or with ``mode="replicate"`` by the last cells.
     """
-    bottom, right = (-n % multiple for n in x.shape[2:])
-    return F.pad(x, (0, right, 0, bottom), mode=mode) if bottom or right else x
+    space = x.shape[2:]
+    multiples = [multiple] * len(space) if isinstance(multiple, int) else multiple
+    gaps = [-n % m for n, m in zip(space, multiples, strict=True)]
+    return F.pad(x, [p for gap in reversed(gaps) for p in (0, gap)], mode=mode) if any(gaps) else x

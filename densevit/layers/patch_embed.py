@@ -1,25 +1,28 @@
-"""Image or map to tokens."""
+"""Image, volume or map to tokens."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from densevit.layers.by_axes import CONVS
 from densevit.layers.channels_last import ChannelsLastGELU
 from densevit.layers.pad import pad_to_multiple
 from densevit.layers.shape import to_tokens
 
 
 class PatchEmbed(nn.Module):
-    """Cut into patches and project each: ``(N, C, H, W)`` to tokens ``(N, L, dim)`` and the grid of the patches.
+    """Cut into patches and project each: ``(N, C, *space)`` to tokens ``(N, L, dim)`` and the grid of the patches.
 
-    Images are padded by zeros to whole patches, so that a grid has ``ceil(n / patch_size)`` cells per axis.
+    Inputs are padded by zeros to whole patches, so that a grid has ``ceil(n / patch_size)`` cells per axis.
+    ``patch_size`` is the side of patches of images, or what they measure along each axis.
     """
 
-    def __init__(self, in_channels: int, dim: int, patch_size: int) -> None:
+    def __init__(self, in_channels: int, dim: int, patch_size: int | Sequence[int]) -> None:
         super().__init__()
-        self.patch_size = patch_size
-        self.proj = nn.Conv2d(in_channels, dim, patch_size, patch_size)
+        self.patch_size = (patch_size, patch_size) if isinstance(patch_size, int) else tuple(patch_size)
+        self.proj = CONVS[len(self.patch_size)](in_channels, dim, self.patch_size, self.patch_size)
 
     def forward(self, x: Tensor) -> tuple[Tensor, torch.Size]:
         x = self.proj(pad_to_multiple(x, self.patch_size))
@@ -40,14 +43,14 @@ def halving_convs(in_channels: int, dim: int, patch_size: int) -> list[nn.Module
 
 
 class OverlapPatchEmbed(nn.Module):
-    """Strided convolution whose windows overlap, then LayerNorm: ``(N, C, H, W)`` to ``(N, L, dim)`` and the grid.
+    """Strided convolution whose windows overlap, then LayerNorm: ``(N, C, *space)`` to ``(N, L, dim)`` and the grid.
 
     A grid has ``ceil(n / stride)`` cells per axis.
     """
 
-    def __init__(self, in_channels: int, dim: int, kernel_size: int, stride: int) -> None:
+    def __init__(self, in_channels: int, dim: int, kernel_size: int, stride: int, axes: int = 2) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(in_channels, dim, kernel_size, stride, padding=kernel_size // 2)
+        self.proj = CONVS[axes](in_channels, dim, kernel_size, stride, padding=kernel_size // 2)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> tuple[Tensor, torch.Size]:

@@ -4,7 +4,7 @@ Papers: https://arxiv.org/abs/2104.11227, https://arxiv.org/abs/2112.01526
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +12,11 @@ from torch.nn import functional as F
 
 from densevit.errors import ConfigError
 from densevit.layers.attention import attend_biased
+from densevit.layers.by_axes import CONVS
 from densevit.layers.rel_pos import AXES, relative_bias, table_length
 from densevit.layers.shape import to_map, to_tokens
 from densevit.layers.windows import from_windows, to_windows
 
-# Convolutions by number of axes.
-CONVS: dict[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _CONV = {2: F.conv2d, 3: F.conv3d}
 
 

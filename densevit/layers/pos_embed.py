@@ -1,6 +1,5 @@
 """Absolute positions."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -28,7 +27,7 @@ def resize_positions(
 
 
 def fit_positions(positions: Tensor, grid: Sequence[int], prefix: int = 0, mode: str | None = None) -> Tensor:
-    """Interpolate the positions of a square grid, as files hold them, to ``grid``; return others as they are."""
-    cells = positions.shape[1] - prefix
-    side = math.isqrt(max(cells, 0))
-    return resize_positions(positions, (side, side), grid, prefix, mode) if side**2 == cells else positions
+    """Interpolate the positions of a square or cube, as files hold them, to ``grid``; return others as they are."""
+    cells, axes = positions.shape[1] - prefix, len(grid)
+    side = round(max(cells, 0) ** (1 / axes))
+    return resize_positions(positions, (side,) * axes, grid, prefix, mode) if side**axes == cells else positions

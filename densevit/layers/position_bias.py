@@ -13,19 +13,20 @@ def resize_bias(bias: Tensor, old: tuple[Grid, Grid], new: tuple[Grid, Grid], st
 
     Args:
         bias: One value per head, query and key.
-        old: Heights and widths of the grids of queries and of keys that ``bias`` is for.
+        old: Grids of queries and of keys that ``bias`` is for, of two or three axes.
         new: Those of the result.
-        step: How many old cells a new one is high and wide. It is not the ratio of the grids where these have
+        step: How many old cells a new one measures along each axis. It is not the ratio of the grids where these have
             cells that are partly padding, which lie beyond the border.
     """
     if old == new and tuple(step) == (1, 1):
         return bias
     x = bias.unflatten(2, tuple(old[1])).unflatten(1, tuple(old[0]))
     # Products with the weights of each axis give what interpolation of both grids gives, ten times as fast. Each
-    # turns the axis that is second into the last, so that four of them restore the order.
+    # turns the axis that is second into the last, so that as many as there are axes restore the order.
     for before, after, width in zip((*old[0], *old[1]), (*new[0], *new[1]), (*step, *step), strict=True):
         x = torch.tensordot(x, _bicubic(before, after, width, x.device).to(x.dtype), ([1], [1]))
-    return x.flatten(3).flatten(1, 2)
+    axes = len(step)
+    return x.flatten(1 + axes).flatten(1, axes)
 
 
 def _bicubic(before: int, after: int, step: float, device: torch.device) -> Tensor:

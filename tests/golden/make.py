@@ -9,7 +9,8 @@ compared (ours: theirs):
      "names": {"backbone.": "", "head.fc.": "head."}, "outputs": {"logits": "out"}}
 
 Where tensors of ours are not theirs under another name, as those of JAX, it has no "names" but the list of theirs,
-given by --keys, in which * stands for the number of a block. "layout" is "NHWC" if inputs were.
+given by --keys, in which * stands for the number of a block; "adapted" names ours that loading lays out otherwise.
+"layout" is "NHWC" if inputs were.
 """
 
 import argparse
@@ -28,7 +29,7 @@ def main() -> None:
     golden, recorded = json.loads(args.golden.read_text()), json.loads(args.recording.read_text())["runs"]
     if args.keys is not None:
         names = json.loads(args.keys.read_text())
-        golden["keys"] = {re.sub(r"(?<=block_)\d+", "*", name): shape for name, shape in names.items()}
+        golden["keys"] = {re.sub(r"(block_|^vit\.blocks\.)\d+", r"\1*", name): s for name, s in names.items()}
     golden["runs"] = {}
     for run in args.runs:
         outputs = {ours: recorded[run]["outputs"][theirs] for ours, theirs in golden["outputs"].items()}

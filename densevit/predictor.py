@@ -14,7 +14,6 @@ from torchvision.transforms import v2
 
 from densevit.data.dataset import DenseDataset
 from densevit.data.readers import IMAGE_SUFFIXES, read_image
-from densevit.data.transforms import build_transforms
 from densevit.engine.checkpoint import load_model
 from densevit.errors import DataError
 from densevit.model import DenseModel
@@ -81,7 +80,7 @@ class Predictor:
         options = cfg.test_dataloader.dataset
         dataset_type: Any = DATASETS.get(options.type)
         read, picture = dataset_type.reader(options), dataset_type.picture
-        transforms = build_transforms(options.transforms)
+        transforms = dataset_type.preparation(options)
         kind = dataset_type.predictor or cls
         return kind(model, transforms, named["classes"], named["palette"], device, read, picture)
 

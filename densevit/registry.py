@@ -14,7 +14,7 @@ from mmengine import registry as root
 
 from densevit.errors import ConfigError
 
-_TASKS = [f"densevit.tasks.{task}" for task in ("classification", "detection", "segmentation", "video")]
+_TASKS = [f"densevit.tasks.{task}" for task in ("classification", "detection", "medical", "segmentation", "video")]
 
 
 class Registry(root.Registry):
@@ -112,6 +112,7 @@ MODELS = Registry(
 )
 DATASETS = Registry("dataset", _TASKS, parent=root.DATASETS)
 TRANSFORMS = Registry("transform", ["densevit.data.transforms"])  # mmcv's, of another kind, are left out
+VOLUME_TRANSFORMS = Registry("transform of volumes", ["densevit.data.volume_transforms"])
 SAMPLINGS = Registry("sampling of frames", ["densevit.data.frame_sampling"])
 METRICS = Registry("metric", _TASKS, parent=root.METRICS)
 HOOKS = Registry("hook", ["densevit.engine.hooks", "densevit.engine.ema"], parent=root.HOOKS)

@@ -1,6 +1,6 @@
 """What a dataset yields and what travels, unchanged, to the metric."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,11 +24,14 @@ class Meta:
         path: File of the input.
         original_size: ``(*space)`` of the file as it was read.
         input_size: ``(*space)`` of the input after the transforms, before any padding.
+        to_input: ``(4, 4)`` float64, which takes indices of voxels of the file to those of the input; None where the
+            sizes say it all, and for crops.
     """
 
     path: str
     original_size: tuple[int, ...]
     input_size: tuple[int, ...]
+    to_input: Tensor | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +70,25 @@ class BoxTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class VolumeTarget:
+    """Ground truth of the segmentation of a volume.
+
+    Attributes:
+        mask: ``(D, H, W)`` uint8, indices of classes; in training on the grid of the input, else on that of the file.
+        spacing: ``(3,)`` float32, edges of a voxel of that grid in mm.
+    """
+
+    mask: Tensor
+    spacing: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One input with its truth.
 
     Attributes:
         image: ``(C, H, W)`` uint8 as decoded, a clip ``(T, C, H, W)``; the preprocessor normalises on the device.
+            A volume is ``(C, D, H, W)`` float32.
         target: The dataclass of the task, or None when only predicting.
         meta: Origin and sizes.
     """
@@ -82,5 +99,5 @@ class Sample:
 
 
 def space_of(image: Tensor) -> tuple[int, ...]:
-    """Return ``(H, W)`` of an image as it is in a sample, ``(T, H, W)`` of a clip."""
+    """Return ``(H, W)`` of an image as it is in a sample, ``(T, H, W)`` of a clip, ``(D, H, W)`` of a volume."""
     return (image.shape[0], *image.shape[2:]) if isinstance(image, Video) else tuple(image.shape[1:])

@@ -18,7 +18,10 @@ from torchvision.tv_tensors import BoundingBoxes
 from densevit.data.prediction import Prediction
 from densevit.data.quarantine import Quarantine
 from densevit.data.readers import IMAGE_SUFFIXES, read_image
+from densevit.data.resize import ImageSize
+from densevit.data.transforms import build_transforms
 from densevit.errors import ConfigError, DataError
+from densevit.registry import TRANSFORMS, Registry
 from densevit.seeding import mix_seed
 from densevit.structures import Meta, Sample, space_of
 
@@ -35,10 +38,6 @@ class SampleKey(NamedTuple):
     size: int = 0
 
 
-class ImageSize(int):
-    """Height and width that transforms are to give an image; they find it among the fields."""
-
-
 class DenseDataset(Dataset[Sample | None], ABC):
     """Samples by `SampleKey`. A subclass says how to read one; here it is transformed.
 
@@ -50,6 +49,7 @@ class DenseDataset(Dataset[Sample | None], ABC):
         seed: Seed of the run; with the key it alone decides the augmentation.
         suffixes: Ends of the names of the files of inputs, in lower case.
         predictor: What predicts such files: a subclass of `densevit.predictor.Predictor`; None is that itself.
+        pipelines: Its arguments that are lists of transforms, and which registry names those.
         quarantine: Where samples that cannot be read are recorded; None raises their `DataError`.
     """
 
@@ -59,6 +59,7 @@ class DenseDataset(Dataset[Sample | None], ABC):
     transforms: v2.Transform
     suffixes: tuple[str, ...] = IMAGE_SUFFIXES
     predictor: type[Any] | None = None
+    pipelines: Mapping[str, Registry] = {"transforms": TRANSFORMS}
     seed: int = 0
     quarantine: Quarantine | None = None
 
@@ -93,10 +94,19 @@ class DenseDataset(Dataset[Sample | None], ABC):
         """Return what reads an input as a dataset of these options does, without its files."""
         return read_image
 
+    @classmethod
+    def preparation(cls, options: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
+        """Return what makes of an input as read that of the network, as a dataset of these options does."""
+        return build_transforms(options["transforms"])
+
     @staticmethod
     def picture(image: Tensor) -> np.ndarray:
         """Return an input, as read or transformed, as a picture ``(H, W, 3)``, uint8 RGB."""
         return np.ascontiguousarray(image.permute(1, 2, 0))
+
+    def seen(self, sample: Sample) -> tuple[np.ndarray, Any]:
+        """Return a sample as a picture, and its target as the class of predictions draws it there."""
+        return self.picture(sample.image), sample.target
 
     @property
     def metainfo(self) -> dict[str, Any]:
@@ -109,19 +119,27 @@ class DenseDataset(Dataset[Sample | None], ABC):
         if not 0 <= key.index < len(self):
             raise IndexError(key.index)
         with private_rng(mix_seed(self.seed, key.epoch, key.index, key.repeat)):
-            found = self._read_or_replace(key.index)
-            return None if found is None else self._transform(*found, key.size)
+            found = self._load_or_replace(key.index)
+            return None if found is None else self.transform(*found, key.size)
 
-    def _read_or_replace(self, start: int) -> tuple[Tensor, Any, str] | None:
+    def load(self, index: int) -> tuple[Tensor, Any, str]:
+        """Return what is transformed: as `read` does, unless a subclass has it prepared already.
+
+        Raises:
+            DataError: A file cannot be read or contradicts the config.
+        """
+        return self.read(index)
+
+    def _load_or_replace(self, start: int) -> tuple[Tensor, Any, str] | None:
         if self.quarantine is None:
-            return self.read(start)
+            return self.load(start)
         bad: list[tuple[str, DataError]] = []
         found = None
         tries = self.quarantine.limit + 1 if self.quarantine.replace else 1
         for index in range(start, start + min(tries, len(self))):
             index %= len(self)
             try:
-                found = self.read(index)
+                found = self.load(index)
                 break
             except DataError as error:
                 bad.append((self.path(index), error))
@@ -129,7 +147,8 @@ class DenseDataset(Dataset[Sample | None], ABC):
             self.quarantine.record(path, reason, replaced_by=found[2] if found else None)
         return found
 
-    def _transform(self, image: Tensor, target: Any, path: str, size: int) -> Sample:
+    def transform(self, image: Tensor, target: Any, path: str, size: int) -> Sample:
+        """Return the sample that is made of what was loaded, of height and width ``size`` if that is not 0."""
         names = [f.name for f in dataclasses.fields(target)] if target is not None else []
         original_size = space_of(image)
         fields = {name: getattr(target, name) for name in names}

@@ -1,10 +1,10 @@
 """The list of samples that cannot be read. A run survives a few of them; it never hides one."""
 
 import fcntl
-import hashlib
 import json
 from pathlib import Path
 
+from densevit.data.file_hash import sha256_of
 from densevit.errors import DataError
 
 
@@ -60,10 +60,6 @@ class Quarantine:
 
 def _sha256(path: str) -> str | None:
     try:
-        with open(path, "rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return sha256_of(path)
     except OSError:
         return None
-    return digest.hexdigest()

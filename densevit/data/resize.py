@@ -9,6 +9,10 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 
+class ImageSize(int):
+    """Height and width that transforms are to give an image; they find it among the fields."""
+
+
 def fitted_size(space: Sequence[int], scale: Sequence[float], ratio: float = 1.0) -> list[int]:
     """Return the largest size of the aspect of ``space`` whose sides fit into ``scale`` times ``ratio``."""
     factor = ratio * min(max(scale) / max(space), min(scale) / min(space))

@@ -16,11 +16,10 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from densevit.data.boxes import LargeScaleJitter, RandomSizeCrop, SanitizeObjects, ShortSideResize
-from densevit.data.dataset import ImageSize
 from densevit.data.erasing import NoiseErasing
 from densevit.data.frame_difference import FrameDifference
 from densevit.data.photometric import PhotometricDistortion
-from densevit.data.resize import fitted_size, resize_nearest
+from densevit.data.resize import ImageSize, fitted_size, resize_nearest
 from densevit.errors import ConfigError
 from densevit.registry import TRANSFORMS
 

@@ -179,13 +179,16 @@ def _check_loader(name: str, loader: Mapping[str, Any]) -> None:
     if loader.get("group_by_aspect") and (loader.get("multi_scale") or loader.get("repeats", 1) > 1):
         raise ConfigError(f"{name}.group_by_aspect excludes multi_scale and repeats: leave it or those out")
     registry.DATASETS.check(loader["dataset"])
-    _check_transforms(loader["dataset"].get("transforms", ()))
+    kind = loader["dataset"]["type"]
+    kind = registry.DATASETS.get(kind) if isinstance(kind, str) else kind
+    for key, kinds in getattr(kind, "pipelines", {"transforms": registry.TRANSFORMS}).items():
+        _check_transforms(kinds, loader["dataset"].get(key, ()))
 
 
-def _check_transforms(transforms: Iterable[Any]) -> None:
+def _check_transforms(kinds: Registry, transforms: Iterable[Any]) -> None:
     for transform in transforms:
-        registry.TRANSFORMS.check(transform)
-        _check_transforms(transform.get("transforms", ()))
+        kinds.check(transform)
+        _check_transforms(kinds, transform.get("transforms", ()))
 
 
 def _check_schedule(cfg: Config) -> None:

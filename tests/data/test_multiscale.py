@@ -11,7 +11,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.tv_tensors import Image, Mask
 
-from densevit.data.dataset import DenseDataset, ImageSize, SampleKey
+from densevit.data.dataset import DenseDataset, SampleKey
+from densevit.data.resize import ImageSize
 from densevit.data.sampler import MultiScaleBatchSampler, TrainSampler
 from densevit.data.transforms import build_transforms
 from densevit.engine.config import check_config

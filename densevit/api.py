@@ -21,10 +21,11 @@ HEAD_OF_TASK = {
     "detection": "RetinaHead",
     "instance_segmentation": "MaskRCNNHead",
     "video": "VideoHead",
+    "medical": "UNETRHead",
 }
-# Axes of what a task looks at: images have two, clips three. It looks at either if it is not named.
-AXES_OF_TASK = {"segmentation": 2, "detection": 2, "instance_segmentation": 2, "video": 3}
-_INPUTS = {2: "images", 3: "clips"}
+# Axes of what a task looks at: images have two, clips and volumes three. It looks at either if it is not named.
+AXES_OF_TASK = {"segmentation": 2, "detection": 2, "instance_segmentation": 2, "video": 3, "medical": 3}
+_INPUTS = {2: "images", 3: "clips or volumes"}
 
 
 def create_backbone(name: str, /, **options: Any) -> Backbone:
@@ -45,8 +46,9 @@ def create_model(
 
     Args:
         name: Variant of a backbone, see `list_models`.
-        task: What the head predicts: "classification", "segmentation", "detection", "instance_segmentation" or
-            "video", the classes of clips, for which backbones of images look at each frame.
+        task: What the head predicts: "classification", "segmentation", "detection", "instance_segmentation", "video",
+            the classes of clips, or "medical", those of the voxels of volumes. Backbones of images look at each frame
+            of a clip, and at each slice of a volume along its first axis.
         num_classes: Number of classes.
         head: Arguments of the head, ``type`` included if it is not to be the task's usual one.
         neck: Config of the neck. By default there is none, but before detectors an FPN, and in dense tasks
@@ -55,7 +57,7 @@ def create_model(
 
     Returns:
         A model in fp32 with ``model(x)`` -> raw outputs for a normalised ``(N, C, H, W)``, or ``(N, C, T, H, W)`` if
-        the backbone is one of clips, and ``model.head.predict(outputs, metas)`` -> a prediction per sample.
+        the backbone is one of clips or volumes, and ``model.head.predict(outputs, metas)`` -> a prediction per sample.
 
     Raises:
         ConfigError: An unknown name or key, or a task that is none of the backbone's.
@@ -63,7 +65,7 @@ def create_model(
     if task not in HEAD_OF_TASK:
         raise ConfigError(f"unknown task {task!r}.{suggestion(task, HEAD_OF_TASK)}")
     backbone = {"type": name, **options}
-    if task == "video" and _axes(backbone) == 2:
+    if AXES_OF_TASK.get(task) == 3 and _axes(backbone) == 2:
         backbone = {"type": "Framewise", "backbone": backbone}
     if task in ("classification", "video") and "token" in (accepted_keys(BACKBONES.get(backbone["type"])) or ()):
         backbone = {"token": True, **backbone}
@@ -84,7 +86,7 @@ def create_model(
 
 
 def _check_axes(backbone: dict[str, Any], task: str) -> None:
-    """Raise `ConfigError` if a backbone of clips is to serve a task of images, or the other way round."""
+    """Raise `ConfigError` if a backbone of clips or volumes is to serve a task of images, or the other way round."""
     axes = _axes(backbone)
     if axes != AXES_OF_TASK[task]:
         name, seen, wanted = backbone["type"], _INPUTS[axes], _INPUTS[AXES_OF_TASK[task]]
@@ -140,7 +142,7 @@ class ModelCard:
     Attributes:
         name: Of the variant.
         img_size: Height and width at which MACs are counted: those of the official training.
-        num_frames: Frames of the clip for which they are counted; 0 if the inputs are images.
+        num_frames: Frames of the clip, or depth of the volume, for which they are counted; 0 if the inputs are images.
         params: Of the classifier with 1000 classes.
         macs: Multiply-accumulates of that classifier for one image or clip.
         tasks: What `create_model` builds with it.
@@ -169,5 +171,5 @@ def describe_model(name: str) -> ModelCard:
             with suppress(ConfigError):
                 models[task] = create_model(name, task)
     size = (*([net.num_frames] if net.num_frames else []), net.img_size, net.img_size)
-    total = complexity(next(iter(models.values())), size)[0]
+    total = complexity(next(iter(models.values())), size, net.in_channels)[0]
     return ModelCard(name, net.img_size, net.num_frames, total.params, total.macs, tuple(models), net.weights_licence)

@@ -79,13 +79,20 @@ def use_inference(cfg: Config, slide: bool, tta: bool) -> None:
     """Evaluate by sliding windows, test-time augmentation, or both; the config's own settings are kept.
 
     Heads that do not predict maps name their ``test_time_augment``, and see whole inputs only. An augmentation may
-    ``configure`` itself, and the dataset, for the dataset's config.
+    ``configure`` itself, and the dataset, for the dataset's config. Heads of volumes name what is ``sliding`` over
+    them, which mirrors too.
 
     Raises:
         ConfigError: ``slide``, but the head sees whole inputs only.
     """
     configured = cfg.model.get("inference") or {}
-    augment = getattr(HEADS.get(cfg.model.head.type), "test_time_augment", None)
+    head = HEADS.get(cfg.model.head.type)
+    if volumes := getattr(head, "sliding", None):
+        if slide or tta:
+            windows = configured if configured.get("type") == volumes else {"type": volumes}
+            cfg.model.inference = {"flips": (0, 1, 2), **windows} if tta else windows
+        return
+    augment = getattr(head, "test_time_augment", None)
     if slide and augment:
         raise ConfigError(
             f"--slide is for segmentation: {cfg.model.head.type} sees whole images or clips. Leave it out"

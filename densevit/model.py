@@ -11,7 +11,7 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from densevit.errors import ConfigError
-from densevit.features import Backbone, Head, Losses, Neck, Specs
+from densevit.features import Backbone, FeatureSpec, Head, Losses, Neck, Specs
 from densevit.registry import BACKBONES, HEADS, MODELS, NECKS, accepted_keys
 from densevit.structures import Sample
 
@@ -69,6 +69,8 @@ class DenseModel(BaseModel):
             features = self.backbone(x)
             if self.neck is not None:
                 features = features._replace(maps=self.neck(features.maps, x.shape[2:]))
+            if self.head.reads_input:
+                features = features._replace(maps=(x, *features.maps))
             return self.head(features)
 
     def forward(self, inputs: Tensor, samples: Sequence[Sample] = (), mode: str = "tensor") -> Any:
@@ -110,6 +112,8 @@ class DenseModel(BaseModel):
 def _inputs_of_head(head: dict[str, Any], backbone: Backbone, specs: Specs) -> dict[str, Any]:
     """Return what a head is constructed with besides its config."""
     HEADS.check(head)
+    if getattr(HEADS.get(head["type"]), "reads_input", False):
+        specs = (FeatureSpec(backbone.in_channels, (1,) * len(backbone.divisor)), *specs)
     if "token_channels" in (accepted_keys(HEADS.get(head["type"])) or ()):
         return {"specs": specs, "token_channels": backbone.token_channels}
     if backbone.token_channels:

@@ -1,5 +1,12 @@
-"""A small real dataset and config that every whole-run test shares."""
+"""What tests share: a small real dataset with its config, calls of tools, several processes."""
 
+import multiprocessing
+import runpy
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +17,46 @@ import torch
 from mmengine.config import Config
 
 CLASSES = ("ground", "square", "disc")
+TOOLS = Path(__file__).parents[1] / "tools"
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)  # the models are small: more threads only wait for each other
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    def run(tool: str, *arguments: object) -> int:
+        """Run a tool in this process and return its exit code."""
+        monkeypatch.setattr(sys, "argv", [f"{tool}.py", *map(str, arguments)])
+        try:
+            runpy.run_path(str(TOOLS / f"{tool}.py"), run_name="__main__")
+        except SystemExit as end:
+            return int(end.code or 0)
+        return 0
+
+    return run
+
+
+@pytest.fixture
+def in_processes(tmp_path: Path) -> Callable[..., list[Any]]:
+    def run(function: Callable[[int, int], Any], world_size: int) -> list[Any]:
+        """Return what ``function(rank, world_size)`` gives in each of several processes joined by gloo."""
+        with ExitStack() as stack:
+            pools = [
+                stack.enter_context(ProcessPoolExecutor(1, context, partial(join, rank=rank, world_size=world_size)))
+                for rank in range(world_size)
+            ]
+            results = [pool.submit(function, rank, world_size) for rank, pool in enumerate(pools)]
+            found = [result.result(timeout=250) for result in results]
+            for pool in pools:
+                pool.submit(torch.distributed.destroy_process_group)
+        return found
+
+    context = multiprocessing.get_context("spawn")
+    join = partial(torch.distributed.init_process_group, "gloo", f"file://{tmp_path / 'store'}")
+    return run
 
 
 def write_scene(root: Path, split: str, index: int) -> None:

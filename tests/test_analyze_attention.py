@@ -1,8 +1,6 @@
 """Attention maps: what is recorded, what is measured, and what re-attention does to them."""
 
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -25,7 +23,6 @@ from densevit.errors import ConfigError
 from densevit.layers import ReducedAttention, SelfAttention
 from densevit.registry import BACKBONES, MODELS
 
-TOOL = Path(__file__).parents[1] / "tools" / "analyze_attention.py"
 # Attention layers of the smallest variant of each family that attends between tokens.
 LAYERS = {
     "cct_2_3x2_32": 2,
@@ -168,25 +165,12 @@ def test_similarities_are_means_over_images_of_any_size() -> None:
     assert mean_similarities(both)[0] == pytest.approx(sum(expected) / 4)
 
 
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    def run(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", [TOOL.name, *map(str, arguments)])
-        try:
-            runpy.run_path(str(TOOL), run_name="__main__")
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    return run
-
-
 def test_the_tool_reads_images_and_writes_a_table_a_picture_and_json(call, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     for i in range(2):
         Image.effect_noise((300 + i, 260), 80).convert("RGB").save(tmp_path / f"{i}.png")
     torch.save(create_model("vit_lite_2_4_32").state_dict(), tmp_path / "w.pth")
     options = ("--model", "vit_lite_2_4_32", "--weights", tmp_path / "w.pth", "--out", tmp_path / "out")
-    assert call(*options, tmp_path / "*.png") == 0
+    assert call("analyze_attention", *options, tmp_path / "*.png") == 0
     content = json.loads((tmp_path / "out" / "attention.json").read_text())
     assert [(x["layer"], x["heads"], x["keys"]) for x in content["layers"]] == [
         ("blocks.0.self_attn", 2, 65),
@@ -200,7 +184,12 @@ def test_the_tool_reads_images_and_writes_a_table_a_picture_and_json(call, tmp_p
 def test_the_tool_reads_a_config_and_its_checkpoint(call, config: Config, scenes: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     config.dump(tmp_path / "tiny.py")
     torch.save(MODELS.build(config.model).state_dict(), tmp_path / "w.pth")
-    assert call(tmp_path / "tiny.py", tmp_path / "w.pth", scenes / "images" / "val", "--out", tmp_path) == 0
+    assert (
+        call(
+            "analyze_attention", tmp_path / "tiny.py", tmp_path / "w.pth", scenes / "images" / "val", "--out", tmp_path
+        )
+        == 0
+    )
     content = json.loads((tmp_path / "attention.json").read_text())
     assert content["title"].startswith("tiny, ")
     assert content["title"].endswith("images: 5")
@@ -220,5 +209,5 @@ def test_errors_of_the_tool_say_what_is_wrong(  # type: ignore[no-untyped-def]
     call, tmp_path: Path, capsys, arguments: str, message: str
 ) -> None:
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
-    assert call(*arguments.split(), "--out", tmp_path / "out", tmp_path / "a.png") == 2
+    assert call("analyze_attention", *arguments.split(), "--out", tmp_path / "out", tmp_path / "a.png") == 2
     assert message in capsys.readouterr().err

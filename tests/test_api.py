@@ -136,7 +136,7 @@ def test_a_card_tells_cost_tasks_and_licence() -> None:
     assert card.params == 9_492_426
     assert card.macs / 1e9 == pytest.approx(0.639, abs=0.002)
     assert (card.img_size, card.weights_licence) == (160, "MIT")
-    assert card.tasks == ("classification", "segmentation", "detection", "instance_segmentation", "video")
+    assert card.tasks == ("classification", "segmentation", "detection", "instance_segmentation", "video", "medical")
 
 
 def test_the_card_of_a_backbone_of_clips_counts_a_clip_and_has_no_task_of_images() -> None:
@@ -148,14 +148,21 @@ def test_the_card_of_a_backbone_of_clips_counts_a_clip_and_has_no_task_of_images
 
 
 def test_a_backbone_of_clips_is_refused_by_tasks_of_images_with_the_reason() -> None:
-    with pytest.raises(ConfigError, match="timesformer_base is a backbone of clips, and segmentation is a task of im"):
+    with pytest.raises(ConfigError, match="timesformer_base is a backbone of clips or volumes, and segmentation is a"):
         create_model("timesformer_base", "segmentation", neck={"type": "FPN"})
+
+
+def test_a_backbone_of_images_looks_at_the_slices_of_volumes() -> None:
+    model = create_model("mit_b0", "medical", 3, in_channels=1, head={"feature_size": 4})
+    assert type(model.backbone).__name__ == "Framewise"
+    assert model.head.strides == [(1, 1, 1), (1, 2, 2), (1, 4, 4), (1, 8, 8), (1, 16, 16), (1, 32, 32)]
+    assert model(torch.zeros(1, 1, 2, 33, 40)).shape == (1, 3, 2, 33, 40)
+    assert create_model("mit_b0", "medical", 3, axes=3).head.strides[-1] == (32, 32, 32)
 
 
 def test_the_list_is_printed() -> None:
     command = [sys.executable, "tools/list_models.py", "mit_b0", "--markdown"]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     assert "Error" not in done.stderr
-    assert done.stdout.splitlines()[-1].startswith(
-        "| mit_b0 | 224 | 3.58 | 0.45 | classification, segmentation, detection, instance_segmentation, video | NVIDIA"
-    )
+    tasks = "classification, segmentation, detection, instance_segmentation, video, medical"
+    assert done.stdout.splitlines()[-1].startswith(f"| mit_b0 | 224 | 3.58 | 0.45 | {tasks} | NVIDIA")

@@ -40,6 +40,16 @@ def test_detectors_cannot_slide(tta: bool) -> None:
         inference("RetinaHead", None, slide=True, tta=tta)
 
 
+def test_volumes_are_slid_over_and_mirrored_by_the_same() -> None:
+    own = {"type": "SlidingVolume", "window": (48, 48, 48)}
+    assert inference("UNETRHead", None, slide=False, tta=False) is None
+    assert inference("UNETRHead", own, slide=False, tta=False) == own
+    assert inference("UNETRHead", None, slide=True, tta=False) == {"type": "SlidingVolume"}
+    assert inference("UNETRHead", None, slide=False, tta=True) == {"type": "SlidingVolume", "flips": (0, 1, 2)}
+    assert inference("UNETRHead", own, slide=True, tta=True) == {**own, "flips": (0, 1, 2)}
+    assert inference("UNETRHead", {**own, "flips": (0,)}, slide=False, tta=True) == {**own, "flips": (0,)}
+
+
 def test_processes_that_start_at_once_do_not_disturb_each_others_check_of_the_work_dir(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: _check_writable(tmp_path), range(800)))

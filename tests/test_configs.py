@@ -9,10 +9,12 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
+from monai.data import MetaTensor
 from torch import Tensor
 from torchvision.tv_tensors import BoundingBoxes, Image, Mask, Video
 
 from densevit.data.transforms import build_transforms
+from densevit.data.volume_transforms import build_volume_transforms
 from densevit.engine.config import check_config, load_config
 from densevit.errors import ConfigError
 from densevit.registry import HEADS, MODELS
@@ -20,6 +22,7 @@ from densevit.structures import Meta, Sample
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.py") if "_base_" not in p.parts)
+VOLUMES = [p for p in CONFIGS if p.stem.startswith("unetr")]
 IMAGENET = {"cmt_s": 26.256, "xcit_s12_p16": 26.253, "mvitv2_t": 24.173, "mit_b0": 3.319 + 0.257}  # M parameters
 IMAGENET["mobilevit_s"] = 5.579
 IMAGENET["vit_s16"] = 22.050 + 0.148 - 0.075  # with a representation, without learnt positions
@@ -56,7 +59,7 @@ def picture(height: int, width: int) -> Tensor:
     return Image(torch.randint(0, 256, (3, height, width), dtype=torch.uint8))
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted({*CONFIGS} - {*VOLUMES}), ids=lambda p: p.stem)
 def test_every_config_s_transforms_work_on_a_picture(path: Path) -> None:
     cfg = load_config(path)
     size = (32, 32) if "cifar" in path.stem else (375, 500)
@@ -99,6 +102,31 @@ def objects(masks: bool) -> dict[str, Any]:
         "masks": Mask(filled) if masks else None,
         "image_id": torch.tensor(1),
     }
+
+
+@pytest.mark.filterwarnings("ignore:no available indices of class")
+@pytest.mark.parametrize("path", VOLUMES, ids=lambda p: p.stem)
+def test_every_config_of_volumes_trains_on_windows_and_evaluates_whole_volumes(path: Path) -> None:
+    cfg = load_config(path)
+    options, window = cfg.train_dataloader.dataset, tuple(cfg.model.inference.window)
+    assert options.prepare == cfg.val_dataloader.dataset.prepare
+    assert "transforms" not in cfg.val_dataloader.dataset
+    assert len(options.classes) == cfg.model.head.num_classes
+    assert not cfg.val_cfg.loss, "there is none"
+    affine = torch.diag(torch.tensor([-2.0, 2.0, 3.0, 1.0], dtype=torch.float64))  # reversed, as those of CT are
+    torch.manual_seed(0)
+    image = MetaTensor(200 * torch.rand(1, 50, 60, 48), affine)
+    mask = torch.zeros(1, 50, 60, 48)
+    mask[:, 10:40, 10:50, 10:40] = 2
+    prepare, transforms = (build_volume_transforms(cfgs) for cfgs in (options.prepare, options.transforms))
+    assert not prepare.random
+    assert prepare({"image": image})["image"].shape[0] == 1  # as in predictions, without a mask
+    prepared = prepare({"image": image, "mask": MetaTensor(mask, affine)})
+    for _ in range(3):
+        found = transforms(dict(prepared))
+        assert found["image"].shape == found["mask"].shape == (1, *window)
+        assert set(found["mask"].unique().tolist()) <= {0, 2}
+        assert found["mask"].any()
 
 
 @pytest.mark.parametrize("name", IMAGENET)

@@ -1,8 +1,6 @@
 """The tools on detection, called as a user calls them."""
 
 import json
-import runpy
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +9,6 @@ from mmengine.config import Config
 
 from densevit.data.demo import DETECTION_CLASSES, make_detection
 from densevit.registry import MODELS
-
-TOOLS = Path(__file__).parents[1] / "tools"
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    def run(tool: str, *arguments: object) -> int:
-        """Run a tool in this process and return its exit code."""
-        monkeypatch.setattr(sys, "argv", [f"{tool}.py", *map(str, arguments)])
-        try:
-            runpy.run_path(str(TOOLS / f"{tool}.py"), run_name="__main__")
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    return run
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The tools on videos, called as a user calls them."""
 
 import json
-import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,20 +18,6 @@ from densevit.registry import MODELS
 
 TOOLS = Path(__file__).parents[1] / "tools"
 TIMESFORMER = {"type": "TimeSformer", "dim": 16, "depth": 1, "num_heads": 2, "hidden": 32, "img_size": 32}
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    def run(tool: str, *arguments: object) -> int:
-        """Run a tool in this process and return its exit code."""
-        monkeypatch.setattr(sys, "argv", [f"{tool}.py", *map(str, arguments)])
-        try:
-            runpy.run_path(str(TOOLS / f"{tool}.py"), run_name="__main__")
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    return run
 
 
 def write_clip(path: Path, frames: int, seed: int = 0) -> None:

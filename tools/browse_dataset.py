@@ -18,9 +18,10 @@ from densevit.data.dataset import DenseDataset, SampleKey
 from densevit.engine.report import side_by_side
 from densevit.errors import ConfigError
 from densevit.registry import DATASETS
-from densevit.structures import BoxTarget
+from densevit.structures import BoxTarget, VolumeTarget
 
-COLUMNS, PANEL_HEIGHT = 2, 180
+COLUMNS, WIDEST = 2, 3000  # of a sheet, in pixels
+PANEL_HEIGHT, VOLUME_HEIGHT = 180, 500
 
 
 def main() -> None:
@@ -51,31 +52,36 @@ def draw_sample(dataset: DenseDataset, key: SampleKey) -> dict[str, np.ndarray]:
     sample = dataset[key]
     assert sample is not None, "without a quarantine nothing is left out"
 
+    height = VOLUME_HEIGHT if isinstance(target, VolumeTarget) else PANEL_HEIGHT
+
     def labelled(image: np.ndarray, target: Any) -> np.ndarray:
+        if target is None:
+            return image
         return dataset.prediction.draw_truth(image, target, dataset.classes, dataset.palette)
 
-    truth, seen = sample.target, panel(dataset.picture(sample.image))
+    picture, truth = dataset.seen(sample)
+    seen = panel(picture, height)
     if isinstance(truth, BoxTarget):  # whose boxes are plain by now: drawing them at another size takes their own
         boxes = BoundingBoxes(truth.boxes, format="XYXY", canvas_size=sample.meta.input_size)
         truth = dataclasses.replace(truth, boxes=boxes)
     return {
-        Path(path).name: labelled(panel(dataset.picture(original)), target),
+        Path(path).name: labelled(panel(dataset.picture(original), height), target),
         "as the network sees it": seen,
         "its labels": labelled(seen, truth),
     }
 
 
-def panel(image: np.ndarray) -> np.ndarray:
-    """Return the image ``(H, W, 3)`` at the height of all panels."""
+def panel(image: np.ndarray, height: int) -> np.ndarray:
+    """Return the image ``(H, W, 3)`` at a height."""
     pixels = Image.fromarray(image)
-    width = max(1, round(pixels.width * PANEL_HEIGHT / pixels.height))
-    return np.asarray(pixels.resize((width, PANEL_HEIGHT)))
+    width = max(1, round(pixels.width * height / pixels.height))
+    return np.asarray(pixels.resize((width, height)))
 
 
 def sheet(cells: Sequence[Image.Image]) -> Image.Image:
-    """Put the cells in columns."""
+    """Put the cells in columns, wide ones in a single one."""
     width, height = max(cell.width for cell in cells), max(cell.height for cell in cells)
-    columns = min(COLUMNS, len(cells))
+    columns = min(COLUMNS, len(cells), max(1, WIDEST // width))
     picture = Image.new("RGB", (columns * width, -(-len(cells) // columns) * height), "white")
     for i, cell in enumerate(cells):
         picture.paste(cell, (i % columns * width, i // columns * height))

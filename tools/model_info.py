@@ -16,9 +16,11 @@ from densevit.tables import rich_table
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", metavar="CONFIG_OR_BACKBONE", help="a config, or the name of a backbone")
-    sizes = "height width; depth or time first. By default 512 512, for clips the size of the official training"
+    sizes = (
+        "height width; depth or time first. By default 512 512, and with three axes that of the training or 96 96 96"
+    )
     parser.add_argument("--size", type=int, nargs="+", help=sizes)
-    parser.add_argument("--channels", type=int, default=3, help="of the input")
+    parser.add_argument("--channels", type=int, help="of the input")
     args = parser.parse_args()
 
     from densevit.engine.complexity import complexity
@@ -31,12 +33,16 @@ def main() -> None:
     else:
         model = BACKBONES.build({"type": args.model})
     net = getattr(model, "backbone", model)
-    size = args.size or ([net.num_frames, net.img_size, net.img_size] if net.num_frames else [512, 512])
+    if len(net.divisor) == 2:
+        usual = [512, 512]
+    else:
+        usual = [net.num_frames, net.img_size, net.img_size] if net.num_frames else [96, 96, 96]
+    size, channels = args.size or usual, args.channels or net.in_channels
     rows = [
         ("  " * part.depth + part.name, f"{part.params / 1e6:.3f}", f"{part.macs / 1e9:.3f}")
-        for part in complexity(model, size, args.channels)
+        for part in complexity(model, size, channels)
     ]
-    title = f"{args.model}, input {args.channels} x {' x '.join(map(str, size))}"
+    title = f"{args.model}, input {channels} x {' x '.join(map(str, size))}"
     console = Console()
     console.print(rich_table(title, ["part", "parameters (M)", "MACs (G)"], rows))
     console.print("MACs of convolutions, linear layers and attention; 1 MAC = 2 FLOPs.", style="dim", highlight=False)

@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("checkpoint", nargs="?", help="of a run of ours, or official weights")
     add_run_options(parser)
     parser.add_argument(
-        "--out", metavar="DIR", help="write the predictions (masks as PNG, scores as JSON) for tools/score.py"
+        "--out", metavar="DIR", help="write predictions (masks as PNG or NIfTI, scores as JSON) for tools/score.py"
     )
     parser.add_argument("--show-dir", metavar="DIR", help="write pictures of the predictions")
     parser.add_argument("--from-json", type=Path, metavar="FILE", help="COCO results to score in place of a checkpoint")

@@ -18,7 +18,7 @@ from densevit import __version__
 from densevit.engine.curves import Scalars, metric_names, plot_curves, read_scalars
 from densevit.registry import HOOKS
 
-LESS_IS_BETTER = ("loss", "error", "hd95", "distance")
+LESS_IS_BETTER = ("loss", "error", "hd95", "asd", "distance")
 CAPTION = 24  # pixels, above each panel of a picture
 GAP = 8
 
@@ -83,7 +83,7 @@ class ReportHook(Hook):
                 panels["truth"] = prediction.draw_truth(image, target, dataset.classes, dataset.palette)
             panels["prediction"] = prediction.draw(image, dataset.classes, dataset.palette)
             folder.mkdir(parents=True, exist_ok=True)
-            pictures.append(folder / f"{index:05d}_{Path(path).stem}.png")
+            pictures.append(folder / f"{index:05d}_{Path(path.removesuffix('.gz')).stem}.png")
             side_by_side(panels).save(pictures[-1])
         return pictures
 

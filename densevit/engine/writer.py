@@ -55,11 +55,12 @@ class PredictionWriterHook(Hook):
 def output_names(paths: Sequence[str]) -> list[str]:
     """Return, for each input, the path below the folder of all of them, without suffix, that its results go by.
 
-    Inputs that differ in the suffix only keep it. An image inside a file, ``file#row``, goes by ``file/row``.
+    Inputs that differ in the suffix only keep it; ".nii.gz" is one suffix. An image inside a file, ``file#row``, goes
+    by ``file/row``.
     """
     absolute = [os.path.abspath(path) for path in paths]
     folder = os.path.commonpath({os.path.dirname(path) for path in absolute})
     full = [re.sub(r"(\.\w+)?#(\d+)$", r"/\2", os.path.relpath(path, folder)) for path in absolute]
-    short = [os.path.splitext(name)[0] for name in full]
+    short = [os.path.splitext(name.removesuffix(".gz"))[0] for name in full]
     shared = {name for name, count in Counter(short).items() if count > 1}
     return [name if stem in shared else stem for name, stem in zip(full, short, strict=True)]

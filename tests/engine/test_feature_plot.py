@@ -1,6 +1,5 @@
 """Pictures of features: the plane, the numbers, and the tool on a tiny config."""
 
-import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +27,6 @@ from densevit.registry import MODELS
 
 pytest.importorskip("sklearn")
 
-TOOL = Path(__file__).parents[2] / "tools" / "plot_features.py"
 COLOURS = {"blue": (200, 60, 40), "green": (50, 190, 60), "red": (40, 60, 210)}  # as OpenCV orders them
 
 Call = Callable[..., int]
@@ -144,20 +142,6 @@ def test_samples_without_a_class_have_one_colour_and_no_legend() -> None:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch) -> Call:
-    def run(*arguments: object) -> int:
-        """Run the tool in this process and return its exit code."""
-        monkeypatch.setattr(sys, "argv", ["plot_features.py", *map(str, arguments)])
-        try:
-            runpy.run_path(str(TOOL), run_name="__main__")
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    return run
-
-
-@pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Return a config of a tiny ViT on noisy pictures of three colours."""
     rng = np.random.default_rng(0)
@@ -194,7 +178,10 @@ def path(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("method", ["tsne", "pca"])
 def test_the_tool_writes_a_picture_and_its_values(call: Call, path: Path, capsys: Any, method: str) -> None:
     out = path.parent / "pictures" / "features.png"
-    assert call(path, path.parent / "random.pth", "--method", method, "--out", out, "--device", "cpu") == 0
+    assert (
+        call("plot_features", path, path.parent / "random.pth", "--method", method, "--out", out, "--device", "cpu")
+        == 0
+    )
     values = np.load(out.with_suffix(".npz"))  # without pickles
     assert values["features"].shape == (15, 16)
     assert values["points"].shape == (15, 2)
@@ -223,7 +210,7 @@ def test_a_task_without_a_class_per_sample_is_drawn_in_one_colour(
     config.dump(tmp_path / "seg.py")
     torch.save({"state_dict": MODELS.build(config.model).state_dict()}, tmp_path / "seg.pth")
     out = tmp_path / "seg.png"
-    assert call(tmp_path / "seg.py", tmp_path / "seg.pth", "--out", out, "--device", "cpu") == 0
+    assert call("plot_features", tmp_path / "seg.py", tmp_path / "seg.pth", "--out", out, "--device", "cpu") == 0
     values = np.load(tmp_path / "seg.npz")
     assert values["labels"].tolist() == [-1] * 5
     assert values["features"].shape == (5, 24)
@@ -240,7 +227,7 @@ def test_a_task_without_a_class_per_sample_is_drawn_in_one_colour(
     ],
 )
 def test_what_is_wrong_is_told(call: Call, path: Path, capsys: Any, arguments: list[str], message: str) -> None:
-    assert call(path, path.parent / arguments[0], *arguments[1:]) == 2
+    assert call("plot_features", path, path.parent / arguments[0], *arguments[1:]) == 2
     assert message in capsys.readouterr().err
 
 

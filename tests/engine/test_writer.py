@@ -15,6 +15,8 @@ from densevit.predictor import find_files
     [
         (["a/x/1.jpg", "a/y/1.jpg"], ["x/1", "y/1"]),
         (["a/x/1.jpg"], ["1"]),
+        (["a/1.nii.gz", "a/2.nii"], ["1", "2"]),
+        (["a/1.nii.gz", "a/1.nii"], ["1.nii.gz", "1.nii"]),
         (["a/1.jpg", "a/1.png", "a/2.b.png"], ["1.jpg", "1.png", "2.b"]),
         (["a/photo#1.jpg", "a/photo#2.jpg"], ["photo#1", "photo#2"]),
         (["c/data_batch_1.bin#7", "c/data_batch_2.bin#7"], ["data_batch_1/7", "data_batch_2/7"]),

@@ -1,8 +1,6 @@
 """A whole run of classification: train, resume, test, score, predict, look."""
 
 import json
-import runpy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,24 +13,9 @@ from PIL import Image
 
 from densevit.data import cifar
 
-TOOLS = Path(__file__).parents[2] / "tools"
 COLOURS = {"blue": (200, 60, 40), "green": (50, 190, 60), "red": (40, 60, 210)}  # as OpenCV orders them
 
 Call = Callable[..., int]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch) -> Call:
-    def run(tool: str, *arguments: object) -> int:
-        """Run a tool in this process and return its exit code."""
-        monkeypatch.setattr(sys, "argv", [f"{tool}.py", *map(str, arguments)])
-        try:
-            runpy.run_path(str(TOOLS / f"{tool}.py"), run_name="__main__")
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    return run
 
 
 @pytest.fixture

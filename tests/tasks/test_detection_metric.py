@@ -6,7 +6,7 @@ import dataclasses
 import io
 import json
 import math
-import multiprocessing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -219,28 +219,17 @@ def perturbed(
     return Sample(IMAGE, target, Meta("", size, size)), prediction
 
 
-def _rank(rank: int, world_size: int, store: Path, results: Any) -> None:
-    torch.distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=world_size)
+def _score_part(rank: int, world_size: int) -> tuple[dict[str, float], int]:
     metric = metric_of(pairs(17)[rank::world_size])
-    results.put((metric.evaluate(17), rank, len(metric.evaluated)))
-    torch.distributed.destroy_process_group()
+    return metric.evaluate(17), len(metric.evaluated)
 
 
 @pytest.mark.parametrize("world_size", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_the_number_of_processes_changes_no_bit(tmp_path: Path, world_size: int) -> None:
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    processes = [
-        context.Process(target=_rank, args=(r, world_size, tmp_path / "store", results)) for r in range(world_size)
-    ]
-    for process in processes:
-        process.start()
-    found = [results.get(timeout=100) for _ in processes]
-    for process in processes:
-        process.join()
+def test_the_number_of_processes_changes_no_bit(in_processes: Callable[..., list[Any]], world_size: int) -> None:
+    found = in_processes(_score_part, world_size)
     alone = metric_of(pairs(17)).evaluate(17)
-    assert all(repr(numbers) == repr(alone) for numbers, _, _ in found)
-    assert {rank: count for _, rank, count in found} == {rank: 17 if rank == 0 else 0 for rank in range(world_size)}
+    assert all(repr(numbers) == repr(alone) for numbers, _ in found)
+    assert [count for _, count in found] == [17] + [0] * (world_size - 1)
 
 
 def test_images_that_a_sampler_repeats_count_once() -> None:

@@ -1,8 +1,6 @@
 """Few-shot evaluation: the probe, the choice of images, and the tool on a tiny config."""
 
 import json
-import runpy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ from densevit.errors import DataError
 from densevit.registry import MODELS
 from densevit.tasks.classification.few_shot import RIDGES, choose_shots, fit_probe
 
-TOOL = Path(__file__).parents[2] / "tools" / "few_shot.py"
 COLOURS = {"blue": (200, 60, 40), "green": (50, 190, 60), "red": (40, 60, 210)}  # as OpenCV orders them
 
 Call = Callable[..., int]
@@ -106,20 +103,6 @@ def test_classes_with_too_few_images_are_named() -> None:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch) -> Call:
-    def run(*arguments: object) -> int:
-        """Run the tool in this process and return its exit code."""
-        monkeypatch.setattr(sys, "argv", ["few_shot.py", *map(str, arguments)])
-        try:
-            runpy.run_path(str(TOOL), run_name="__main__")
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    return run
-
-
-@pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Return a config of a tiny ViT on noisy pictures of three colours, of which one has another size."""
     rng = np.random.default_rng(0)
@@ -155,7 +138,12 @@ def path(tmp_path: Path) -> Path:
 
 def test_colours_are_learnt_from_random_features(call: Call, path: Path, capsys: Any) -> None:
     out = path.parent / "scores" / "few_shot.json"
-    assert call(path, path.parent / "random.pth", "--shots", 1, 5, "--seeds", 2, "--out", out, "--device", "cpu") == 0
+    assert (
+        call(
+            "few_shot", path, path.parent / "random.pth", "--shots", 1, 5, "--seeds", 2, "--out", out, "--device", "cpu"
+        )
+        == 0
+    )
     content = json.loads(out.read_text())
     assert (content["backbone"], content["features"], content["classes"], content["test_images"]) == ("ViT", 16, 3, 12)
     assert [result["shots"] for result in content["results"]] == [1, 5]
@@ -171,7 +159,7 @@ def test_another_backbone_is_named_on_the_command_line(call: Call, path: Path) -
 
     torch.save(BACKBONES.build(options).state_dict(), path.parent / "mit.pth")
     arguments = ("--model", "mit_b0", "--shots", 2, "--seeds", 1, "--out", out, "--device", "cpu")
-    assert call(path, path.parent / "mit.pth", *arguments) == 0
+    assert call("few_shot", path, path.parent / "mit.pth", *arguments) == 0
     content = json.loads(out.read_text())
     assert (content["backbone"], content["features"], content["results"][0]["std"]) == ("mit_b0", 256, 0.0)
 
@@ -187,5 +175,5 @@ def test_another_backbone_is_named_on_the_command_line(call: Call, path: Path) -
     ],
 )
 def test_what_is_wrong_is_told(call: Call, path: Path, capsys: Any, arguments: list[str], message: str) -> None:
-    assert call(path, path.parent / arguments[0], *arguments[1:]) == 2
+    assert call("few_shot", path, path.parent / arguments[0], *arguments[1:]) == 2
     assert message in capsys.readouterr().err

@@ -1,7 +1,6 @@
 """Scores against counts by hand."""
 
-import multiprocessing
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -81,22 +80,10 @@ def test_confusions_of_the_last_evaluation_are_drawn() -> None:
     assert metric.pictures()["confusion"].ndim == 3
 
 
-def _rank(rank: int, world_size: int, store: Path, results: Any) -> None:
-    torch.distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=world_size)
-    results.put(score(pairs(21)[rank::world_size], 2, 21))
-    torch.distributed.destroy_process_group()
+def _score_part(rank: int, world_size: int) -> dict[str, float]:
+    return score(pairs(21)[rank::world_size], 2, 21)
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_the_number_of_processes_changes_no_bit(tmp_path: Path, world_size: int) -> None:
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    processes = [
-        context.Process(target=_rank, args=(r, world_size, tmp_path / "store", results)) for r in range(world_size)
-    ]
-    for process in processes:
-        process.start()
-    found = [results.get(timeout=100) for _ in processes]
-    for process in processes:
-        process.join()
-    assert all(scores == score(pairs(21), 1, 21) for scores in found)
+def test_the_number_of_processes_changes_no_bit(in_processes: Callable[..., list[Any]], world_size: int) -> None:
+    assert in_processes(_score_part, world_size) == [score(pairs(21), 1, 21)] * world_size

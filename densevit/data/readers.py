@@ -3,8 +3,6 @@
 import io
 import struct
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -15,6 +13,7 @@ from PIL import ExifTags, Image, ImageOps
 from PIL.ImageFile import ImageFile
 from torchvision import tv_tensors
 
+from densevit.data.naming import naming, unreadable
 from densevit.errors import DataError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")  # that folders are searched for
@@ -40,7 +39,7 @@ def read_image(path: str | Path) -> tv_tensors.Image:
     Raises:
         DataError: The file is missing, damaged or no image, has more than 8 bits a channel, or transparent pixels.
     """
-    with _naming(path):
+    with naming(path, DECODER_ERRORS, _describe):
         data = _read_bytes(path)
         with Image.open(io.BytesIO(data)) as header:
             if _has_16_bits(header):
@@ -57,7 +56,7 @@ def read_mask(path: str | Path) -> tv_tensors.Mask:
     Raises:
         DataError: The file is missing, damaged or no image, or holds anything but one lossless id per pixel.
     """
-    with _naming(path), Image.open(io.BytesIO(_read_bytes(path))) as header:
+    with naming(path, DECODER_ERRORS, _describe), Image.open(io.BytesIO(_read_bytes(path))) as header:
         if header.format == "JPEG":
             raise DataError(f"{path}: JPEG changes ids; save the masks as PNG from their source")
         if header.mode not in ("1", "L", "P", "I") and not header.mode.startswith("I;16"):
@@ -78,27 +77,14 @@ def image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         DataError: The file is missing or no image.
     """
-    with _naming(path), Image.open(path) as header:
+    with naming(path, DECODER_ERRORS, _describe), Image.open(path) as header:
         width, height = header.size
         return (width, height) if _orientation(header) in TURNED else (height, width)
 
 
-@contextmanager
-def _naming(path: str | Path) -> Iterator[None]:
-    """Turn any failure of a decoder into a `DataError` that names the file."""
-    try:
-        yield
-    except DataError:
-        raise
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except Image.UnidentifiedImageError as error:
-        raise DataError(f"{path}: {_nature(path)}; replace or remove the file") from error
-    except DECODER_ERRORS as error:
-        raise DataError(f"{path}: damaged or unreadable ({error}); replace or remove the file") from error
-
-
-def _nature(path: str | Path) -> str:
+def _describe(path: str | Path, error: Exception) -> str:
+    if not isinstance(error, Image.UnidentifiedImageError):
+        return unreadable(path, error)
     return "not an image" if Path(path).stat().st_size else "an empty file"
 
 

@@ -8,8 +8,7 @@ is let go after a clip: one that is kept reads ahead without bound.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import av
@@ -17,8 +16,9 @@ import numpy as np
 import torch
 from torchvision import tv_tensors
 
+from densevit.data.naming import naming
 from densevit.data.video_packets import VideoIndex, VideoInfo, decode, frames_per_second, open_video, read_index
-from densevit.errors import ConfigError, DataError
+from densevit.errors import ConfigError
 
 FIRST = os.environ.get("DENSEVIT_DECODER", "pyav")
 if FIRST not in ("pyav", "decord"):
@@ -33,6 +33,7 @@ else:
     decord.logging.set_level(decord.logging.FATAL)  # what it cannot read, PyAV does or says why
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")  # that folders are searched for
+DECODER_ERRORS = (av.FFmpegError, OSError, ValueError, LookupError)
 DECORD_CODECS = ("h264", "hevc", "vp9")  # of those with times; its FFmpeg is older than AV1
 
 Choose = Callable[[VideoInfo], Sequence[int] | np.ndarray]
@@ -49,7 +50,7 @@ def read_clip(path: str | Path, choose: Choose, short_side: int | None = None) -
     Raises:
         DataError: The file is missing, damaged, or holds no video.
     """
-    with _naming(path), open_video(path) as (container, stream):
+    with naming(path, DECODER_ERRORS, _describe), open_video(path) as (container, stream):
         index = read_index(path, container, stream)
         chosen = np.clip(np.asarray(choose(index.info), dtype=np.int64), 0, index.info.frames - 1)
         size = _shrunk(index.info, short_side)
@@ -68,7 +69,7 @@ def video_info(path: str | Path) -> VideoInfo:
     Raises:
         DataError: The file is missing or holds no video.
     """
-    with _naming(path), open_video(path) as (container, stream):
+    with naming(path, DECODER_ERRORS, _describe), open_video(path) as (container, stream):
         fps, frames = frames_per_second(stream), stream.frames
         if not frames and stream.duration and stream.time_base:
             frames = round(float(stream.duration * stream.time_base) * fps)
@@ -109,20 +110,7 @@ def _shrunk(info: VideoInfo, short_side: int | None) -> tuple[int, int]:
     return round(info.height * factor), round(info.width * factor)
 
 
-@contextmanager
-def _naming(path: str | Path) -> Iterator[None]:
-    """Turn any failure of a decoder into a `DataError` that names the file."""
-    try:
-        yield
-    except DataError:
-        raise
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except (av.FFmpegError, OSError, ValueError, LookupError) as error:
-        raise DataError(f"{path}: {_nature(path)} ({error}); replace or remove the file") from error
-
-
-def _nature(path: str | Path) -> str:
+def _describe(path: str | Path, error: Exception) -> str:
     if Path(path).is_dir():
-        return "a folder"
-    return "damaged or no video" if Path(path).stat().st_size else "an empty file"
+        return f"a folder ({error})"
+    return f"damaged or no video ({error})" if Path(path).stat().st_size else f"an empty file ({error})"

@@ -8,8 +8,7 @@ import io
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from densevit.data.checks import ContradictionError
 from densevit.data.generated import write_whole
+from densevit.data.naming import naming
 from densevit.errors import DataError
 
 if TYPE_CHECKING:  # MONAI takes seconds to import, which who needs no volume is spared
@@ -118,7 +118,7 @@ def volume_header(path: str | Path) -> VolumeHeader:
     Raises:
         DataError: As from `read_volume`, as far as the header tells.
     """
-    with _naming(path), _open(path) as file:
+    with naming(path, DECODER_ERRORS), _open(path) as file:
         return _describe(path, _parse(path, file.read(max(FORMATS)))[1])
 
 
@@ -169,7 +169,7 @@ def write_labels(mask: Tensor, like: str | Path, path: str | Path) -> None:
         DataError: ``like`` cannot be read or is of another shape.
     """
     ids = mask.as_subclass(Tensor).cpu().numpy()
-    with _naming(like), _open(like) as file:
+    with naming(like, DECODER_ERRORS), _open(like) as file:
         kind, header = _parse(like, file.read(max(FORMATS)))
         found = _describe(like, header)
     if ids.shape != found.shape:
@@ -182,7 +182,7 @@ def write_labels(mask: Tensor, like: str | Path, path: str | Path) -> None:
 
 
 def _read(path: str | Path) -> tuple[VolumeHeader, np.ndarray]:
-    with _naming(path):
+    with naming(path, DECODER_ERRORS):
         with _open(path) as file:
             content = file.read()
         _, header = _parse(path, content)
@@ -242,16 +242,3 @@ def _describe(path: str | Path, header: nibabel.Nifti1Header) -> VolumeHeader:
 
 def _times(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
-
-
-@contextmanager
-def _naming(path: str | Path) -> Iterator[None]:
-    """Turn any failure of a decoder into a `DataError` that names the file."""
-    try:
-        yield
-    except DataError:
-        raise
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except DECODER_ERRORS as error:
-        raise DataError(f"{path}: damaged or unreadable ({error}); replace or remove the file") from error

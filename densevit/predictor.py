@@ -45,9 +45,11 @@ class Predictor:
 
     Attributes:
         folders: What `write` writes to.
+        picture_suffix: Of the files of pictures.
     """
 
     folders: tuple[str, ...] = ("overlays", "outputs")
+    picture_suffix: str = ".jpg"
 
     def __init__(
         self,
@@ -108,9 +110,8 @@ class Predictor:
         Raises:
             DataError: The file cannot be read again.
         """
-        overlay = out / "overlays" / f"{name}.jpg"
-        picture = prediction.draw(self.draw_input(path), self.classes, self.palette)
-        mmcv.imwrite(mmcv.rgb2bgr(picture), str(overlay))
+        overlay = out / "overlays" / f"{name}{self.picture_suffix}"
+        mmcv.imwrite(mmcv.rgb2bgr(self.draw(path, prediction)), str(overlay))
         saved = prediction.save(out / "outputs" / name)
         advance(1)
         return {
@@ -119,6 +120,10 @@ class Predictor:
             "output": str(saved),
             **prediction.summary(self.classes),
         }
+
+    def draw(self, path: Path, prediction: Any) -> np.ndarray:
+        """Return the picture of a prediction, ``(H, W, 3)``, uint8 RGB."""
+        return prediction.draw(self.draw_input(path), self.classes, self.palette)
 
     def draw_input(self, path: Path) -> np.ndarray:
         """Return what a prediction is drawn on, ``(H, W, 3)``, uint8 RGB."""

@@ -18,7 +18,7 @@ def naming(
     failures: tuple[type[Exception], ...],
     describe: Callable[[str | Path, Exception], str] = unreadable,
 ) -> Iterator[None]:
-    """Turn any of the ``failures`` of a decoder into a `DataError` that names the file and what `describe` says of it."""
+    """Turn any of the ``failures`` of a decoder into a `DataError` of the file, with what ``describe`` says of it."""
     try:
         yield
     except DataError:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from densevit.data.file_hash import sha256_of
 from densevit.errors import CheckpointError
 from densevit.weights import load_weights, read_file
 
@@ -103,7 +104,7 @@ def find_fault(path: Path) -> str | None:
         return None
     if path.stat().st_size != entry["size"]:
         return f"is corrupt: {path.stat().st_size} bytes where {entry['size']} were written"
-    if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+    if sha256_of(path) != entry["sha256"]:
         return "is corrupt: its bytes are not those that were written (SHA-256 differs)"
     return None
 

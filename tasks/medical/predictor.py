@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-import mmcv
+import numpy as np
 import torch
 from torch import Tensor
 
 from densevit.data.plane_sheet import labelled_slices, plane_sheet
 from densevit.data.volume import volume_header
 from densevit.errors import DataError
-from densevit.predictor import Advance, Predictor, unwatched
+from densevit.predictor import Predictor
 from densevit.structures import Meta, Sample, space_of
 from densevit.tables import table
 
@@ -18,20 +18,13 @@ from densevit.tables import table
 class VolumePredictor(Predictor):
     """Predicts a class for each voxel of a file; writes them as NIfTI, and a sheet of slices through what was found."""
 
-    def write(self, path: Path, name: str, prediction: Any, out: Path, advance: Advance = unwatched) -> dict[str, Any]:
+    picture_suffix = ".png"
+
+    def draw(self, path: Path, prediction: Any) -> np.ndarray:
+        """Return slices through what was found."""
         slices = labelled_slices(prediction.mask.numpy())
         sheet = plane_sheet(self.read(path), volume_header(path).spacing, slices)
-        picture = prediction.draw_slices(sheet, self.classes, self.palette, slices)
-        overlay = out / "overlays" / f"{name}.png"
-        mmcv.imwrite(mmcv.rgb2bgr(picture), str(overlay))
-        saved = prediction.save(out / "outputs" / name)
-        advance(1)
-        return {
-            "input": str(path),
-            "overlay": str(overlay),
-            "output": str(saved),
-            **prediction.summary(self.classes),
-        }
+        return prediction.draw_slices(sheet, self.classes, self.palette, slices)
 
     def describe(self, path: Path, prediction: Any, alone: bool) -> str:
         """Return the volumes of the classes in ml, as a table, or as a line if it is not alone."""

@@ -49,9 +49,9 @@ class TokenMixing(nn.Module):
         parameters = {"fc1.weight": self.fc1.weight, "fc2.weight": self.fc2.weight, "fc2.bias": self.fc2.bias}
         read, write, bias = (resize_weight(name, value, self.grid, grid) for name, value in parameters.items())
         # Weights on the left, so that no tokens are transposed.
-        hidden = torch.baddbmm(self.fc1.bias[:, None], read.expand(len(x), -1, -1), x)
+        hidden = torch.baddbmm(self.fc1.bias[:, None], read.expand(x.shape[0], -1, -1), x)
         hidden = F.gelu(hidden, approximate=self.approximate)
-        return torch.baddbmm(bias[:, None], write.expand(len(x), -1, -1), hidden)
+        return torch.baddbmm(bias[:, None], write.expand(x.shape[0], -1, -1), hidden)
 
 
 class MixerBlock(nn.Module):

@@ -155,9 +155,9 @@ class TimeSformer(PlainBackbone):
             table = table + self._fit_time(self.time_embed, frames).unsqueeze(2)
         x = x.unflatten(0, (-1, frames)) + table
         if self.attention == "space":
-            x = torch.cat([token.unsqueeze(1).expand(len(x), frames, -1, -1), x], dim=2)
+            x = torch.cat([token.unsqueeze(1).expand(x.shape[0], frames, -1, -1), x], dim=2)
         else:
-            x = torch.cat([token.expand(len(x), -1, -1), x.flatten(1, 2)], dim=1)
+            x = torch.cat([token.expand(x.shape[0], -1, -1), x.flatten(1, 2)], dim=1)
         return x, (frames, *grid)
 
     def advance(self, block: nn.Module, x: Tensor, grid: Sequence[int]) -> Tensor:

@@ -1,0 +1,50 @@
+"""Suppression for a whole batch, by operations that a graph can hold: no loop over images, no size that varies."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+
+def best_places(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the best ``count`` scores of each row of ``(N, n)``, and where they are; -inf where there are fewer."""
+    values, places = torch.nn.functional.pad(scores, (0, count), value=-math.inf).topk(count)
+    return values, places % scores.shape[1]
+
+
+def suppress(
+    boxes: Tensor, scores: Tensor, labels: Tensor, size: Sequence[int], iou: float, limit: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return, of each image, the best boxes that overlap no better one of their label by more than ``iou``.
+
+    Args:
+        boxes: ``(N, n, 4)``, within the image.
+        scores: ``(N, n)``; -inf where there is no box.
+        labels: ``(N, n)``, from 0 on.
+        size: ``(h, w)`` of the images.
+        iou: Of two boxes.
+        limit: Boxes of an image, at most.
+
+    Returns:
+        Boxes ``(N, limit, 4)``, scores and labels ``(N, limit)``, the best first; -inf is the score of free places.
+    """
+    flat = scores.flatten()
+    chosen = (flat > -math.inf).nonzero()[:, 0]
+    kept = chosen[nms(_apart(boxes, labels, size).flatten(0, 1)[chosen], flat[chosen], iou)]
+    remaining = torch.full_like(flat, -math.inf).index_put((kept,), flat[kept])
+    scores, places = best_places(remaining.view(scores.shape), limit)
+    return boxes.gather(1, places[..., None].expand(-1, -1, 4)), scores, labels.gather(1, places)
+
+
+def _apart(boxes: Tensor, labels: Tensor, size: Sequence[int], row: int = 64) -> Tensor:
+    """Move the boxes of each image and label to a place of their own, so that they do not meet in one suppression.
+
+    In a square of places the numbers stay small: in a line, boxes of many classes would lose their fractions.
+    """
+    height, width = size
+    images = torch.arange(boxes.shape[0], device=boxes.device)[:, None]
+    x = labels % row * (width + 1)
+    y = (images * (labels.max() // row + 1) + labels // row) * (height + 1)
+    return boxes + torch.stack([x, y, x, y], dim=-1)

@@ -29,6 +29,7 @@ ORDER = (
     "engine",
     "model",
     "predictor",
+    "export",
     "tasks",
     "api",
     "cli",

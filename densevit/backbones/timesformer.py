@@ -58,7 +58,7 @@ class DividedBlock(TransformerBlock):
         """Return what ``(N, T, L, C)`` receives from the other frames. A path is dropped before the last layer."""
         y = self.temporal_norm1(cells.transpose(1, 2).flatten(0, 1))
         y = self.temporal_fc(self.drop_path(self.temporal_attn(y)))
-        return y.unflatten(0, (len(cells), -1)).transpose(1, 2)
+        return y.unflatten(0, (cells.shape[0], -1)).transpose(1, 2)
 
 
 @BACKBONES.register_module()

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
 
 from densevit.tasks.detection.anchors import Anchors, DenseOutputs
 from densevit.tasks.detection.batch_suppression import best_places

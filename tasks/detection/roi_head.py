@@ -165,7 +165,8 @@ class RoIHead(nn.Module):
         """
         scores: list[Tensor] = []
         for stage, head in enumerate(self.stages):
-            logits, deltas = (x.unflatten(0, (-1, boxes.shape[1])) for x in head(self.pool.batch(maps, boxes, head.size)))
+            pooled = self.pool.batch(maps, boxes, head.size)
+            logits, deltas = (x.unflatten(0, (-1, boxes.shape[1])) for x in head(pooled))
             scores.append(logits.softmax(dim=-1)[..., :-1])
             if stage + 1 < len(self.stages):
                 boxes = clip(decode(boxes, deltas[:, :, 0], head.stds), size)

@@ -82,7 +82,7 @@ def _apart(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> np
     for name, scale in (("boxes", side), ("scores", 1.0), ("masks", 1.0)):
         if name in one:
             pair = np.abs(one[name][:, None] - other[name][None]) / scale
-            apart = np.maximum(apart, pair.reshape(*apart.shape, -1).max(axis=2, initial=0))
+            apart = np.maximum(apart, pair.max(axis=tuple(range(2, pair.ndim)), initial=0))
     return apart
 
 

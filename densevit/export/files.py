@@ -1,8 +1,9 @@
 """Writing an exported model, and running what was written."""
 
 import json
+import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -33,7 +34,7 @@ def trace(graph: Graph, size: InputSize) -> ExportedProgram:
     try:
         with torch.no_grad(), _quiet():
             return torch.export.export(graph, (x,), dynamic_shapes=(size.dims(),))
-    except (torch._dynamo.exc.UserError, RuntimeError) as error:
+    except RuntimeError as error:
         name = type(graph.model.backbone).__name__
         reason = str(error).strip().splitlines()[0]
         hint = "add --static" if size.batch else "see docs/export.md for what can be exported"
@@ -107,8 +108,14 @@ def _write_onnx(program: ExportedProgram, path: Path, text: str) -> None:
 
 
 @contextmanager
-def _quiet() -> Any:
+def _quiet() -> Iterator[None]:
     """Keep back what PyTorch prints and warns of while it makes graphs: nothing in it is for users."""
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")
-        yield
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

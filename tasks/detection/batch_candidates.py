@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from densevit.tasks.detection.anchors import Anchors, DenseOutputs
-from densevit.tasks.detection.batch_suppression import best_places
+from densevit.tasks.detection.batch_suppression import best_places, divided
 from densevit.tasks.detection.box_coder import decode
 from densevit.tasks.detection.head import Instances, clip
 
@@ -21,8 +21,8 @@ def best_of_levels(
     for logits, deltas, level in zip(*outputs, anchors(sizes, outputs.logits[0].device), strict=True):
         cells = logits.shape[2] * logits.shape[3]
         scores, index = best_places(logits.flatten(1).float(), count)
-        channel = index // cells
-        place = index % cells * anchors.per_cell + channel // num_classes
+        channel, cell = divided(index, cells)
+        place = cell * anchors.per_cell + channel // num_classes
         image = torch.arange(logits.shape[0], device=logits.device)[:, None].expand_as(place)
         rows = anchors.rows(deltas, image, place).float()
         yield Instances(clip(decode(level[place], rows, stds), size), scores, channel % num_classes)

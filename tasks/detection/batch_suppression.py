@@ -11,7 +11,13 @@ from torchvision.ops import nms
 def best_places(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the best ``count`` scores of each row of ``(N, n)``, and where they are; -inf where there are fewer."""
     values, places = torch.nn.functional.pad(scores, (0, count), value=-math.inf).topk(count)
-    return values, places % scores.shape[1]
+    return values, divided(places, scores.shape[1])[1]
+
+
+def divided(index: Tensor, by: int) -> tuple[Tensor, Tensor]:
+    """Return quotients and remainders; of a size that varies, a graph in ONNX does not take the operator ``%``."""
+    quotient = index // by
+    return quotient, index - quotient * by
 
 
 def suppress(

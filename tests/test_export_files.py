@@ -15,6 +15,7 @@ from densevit.export.files import Run, example, load, trace, write
 from densevit.export.graph import Graph, fold_batch_norms
 from densevit.export.sizes import input_size
 from densevit.model import DenseModel
+from densevit.registry import MODELS
 
 Files = Callable[..., tuple[Graph, list[Run]]]
 TINY = {"dims": (8, 8, 8, 8), "depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1)}
@@ -131,8 +132,15 @@ def test_detectors_with_and_without_objects_at_several_sizes(files: Files, task:
 @pytest.mark.slow
 def test_windows_of_volumes(files: Files) -> None:
     torch.manual_seed(0)
-    options = {"dim": 16, "depth": 2, "num_heads": 2, "hidden": 32, "taps": (1,), "patch_size": 8, "img_size": 16}
-    model = create_model("UNETRViT", "medical", num_classes=3, head={"feature_size": 2}, **options).eval()
+    vit = {"type": "UNETRViT", "dim": 16, "depth": 2, "num_heads": 2, "hidden": 32, "taps": (1,)}
+    model = MODELS.build(
+        {
+            "type": "DenseModel",
+            "backbone": {**vit, "patch_size": 8, "img_size": 16},
+            "head": {"type": "UNETRHead", "num_classes": 3, "feature_size": 2},
+            "data_preprocessor": {"mean": (100,), "std": (50,)},
+        }
+    ).eval()
     graph, runs = files(model, (16, 16, 16), forms=("onnx", "pt2"))
     for batch in (1, 3):
         assert assert_same(graph, runs, images(batch, 1, 16, 16, 16))["logits"].shape == (batch, 3, 16, 16, 16)

@@ -78,7 +78,7 @@ def smallest(model: DenseModel) -> tuple[int, ...]:
     """Return the sizes at which the coarsest map has two cells."""
     specs = model.backbone.specs if model.neck is None else model.neck.specs
     strides = zip(*(spec.stride for spec in specs), strict=True) if specs else ((),) * len(model.backbone.divisor)
-    return tuple(max(d, *of_axis) + d for d, of_axis in zip(model.backbone.divisor, strides, strict=True))
+    return tuple(max([d, *of_axis]) + d for d, of_axis in zip(model.backbone.divisor, strides, strict=True))
 
 
 def usual_space(cfg: Config, model: DenseModel) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from densevit.backbones.plain import PlainBackbone
 from densevit.backbones.rename import rename
 from densevit.errors import ConfigError
-from densevit.layers import GELUS, MLP, DropPath, PatchEmbed, drop_path_rates, init_lecun, init_xavier
+from densevit.layers import GELUS, MLP, DropPath, PatchEmbed, drop_path_rates, init_lecun, init_xavier, same_size
 from densevit.registry import BACKBONES
 
 # Parts of names in timm and in the JAX release, "/" read as ".", and ours.
@@ -165,7 +165,7 @@ def resize_weight(name: str, value: Tensor, old: Sequence[int], new: Sequence[in
 
     ``fc1.weight`` is ``(hidden, cells)``, ``fc2.weight`` is ``(cells, hidden)`` and ``fc2.bias`` is ``(cells,)``.
     """
-    if tuple(old) == tuple(new) or name == "fc1.bias":
+    if same_size(old, new) or name == "fc1.bias":
         return value
     reads = name == "fc1.weight"
     maps = (value if reads else value.view(len(value), -1).T).unflatten(1, tuple(old))

@@ -110,12 +110,14 @@ def _write_onnx(program: ExportedProgram, path: Path, text: str) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep back what PyTorch prints and warns of while it makes graphs: nothing in it is for users."""
-    logger = logging.getLogger("onnx_ir")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("onnx_ir", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

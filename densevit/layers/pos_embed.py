@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from densevit.layers.shape import to_map, to_tokens
+from densevit.layers.shape import same_size, to_map, to_tokens
 
 _INTERPOLATION = {1: "linear", 2: "bicubic", 3: "trilinear"}
 
@@ -18,7 +18,7 @@ def resize_positions(
 
     By default bicubically in two dimensions.
     """
-    if tuple(old) == tuple(new):
+    if same_size(old, new):
         return positions
     grid = to_map(positions[:, prefix:], old)
     if mode == "nearest":

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from densevit.layers.shape import same_size
+
 AXES = "thw"
 
 
@@ -20,7 +22,7 @@ def table_length(queries: int, keys: int) -> int:
 
 def resize_table(table: Tensor, length: int) -> Tensor:
     """Interpolate a table of distances ``(L, C)`` linearly to ``(length, C)``."""
-    if len(table) == length:
+    if same_size(table.shape[:1], [length]):
         return table
     return F.interpolate(table.T[None], length, mode="linear", align_corners=False)[0].T
 

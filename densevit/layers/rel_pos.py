@@ -55,6 +55,6 @@ def _distances(queries: int, keys: int, device: torch.device) -> Tensor:
     Whole numbers come from single precision, as officially: exact ones differ for a few pairs of grids, 39 and 10 say.
     """
     ratio = max(queries / keys, 1.0)
-    i = torch.arange(queries, device=device)[:, None] * max(keys / queries, 1.0)
-    j = torch.arange(keys, device=device)[None] * ratio
+    i, j = (torch.arange(n, dtype=torch.float32, device=device) for n in (queries, keys))
+    i, j = i[:, None] * max(keys / queries, 1.0), j[None] * ratio
     return (i - j + (keys - 1) * ratio).long()

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.ops import nms
 
 
 def best_places(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the best ``count`` scores of each row of ``(N, n)``, and where they are; -inf where there are fewer."""
-    values, places = torch.nn.functional.pad(scores, (0, count), value=-math.inf).topk(count)
+    values, places = F.pad(scores, (0, count), value=-math.inf).topk(count)
     return values, divided(places, scores.shape[1])[1]
 
 
@@ -36,10 +37,13 @@ def suppress(
     Returns:
         Boxes ``(N, limit, 4)``, scores and labels ``(N, limit)``, the best first; -inf is the score of free places.
     """
-    flat = scores.flatten()
-    chosen = (flat > -math.inf).nonzero()[:, 0]
-    kept = chosen[nms(_apart(boxes, labels, size).flatten(0, 1)[chosen], flat[chosen], iou)]
-    remaining = torch.full_like(flat, -math.inf).index_put((kept,), flat[kept])
+    # Two more boxes, far from all: torch.export takes it that at least two remain, whatever is found.
+    alone = boxes.new_tensor([[-4.0, -4.0, -3.0, -3.0], [-2.0, -2.0, -1.0, -1.0]])
+    flat = F.pad(scores.flatten(), (0, 2), value=-math.inf)
+    chosen = F.pad(scores.flatten() > -math.inf, (0, 2), value=1).nonzero()[:, 0]
+    apart = torch.cat([_apart(boxes, labels, size).flatten(0, 1), alone])
+    kept = chosen[nms(apart[chosen], flat[chosen], iou)]
+    remaining = torch.full_like(flat, -math.inf).index_put((kept,), flat[kept])[:-2]
     scores, places = best_places(remaining.view(scores.shape), limit)
     return boxes.gather(1, places[..., None].expand(-1, -1, 4)), scores, labels.gather(1, places)
 

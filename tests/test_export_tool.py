@@ -130,3 +130,16 @@ def test_a_file_that_gives_something_else_is_removed(
     assert call("export", path, tmp_path / "random.pth", "--out", out, "--size", 64, 64, "--static") == 2
     assert "differs from the model" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_file_that_does_not_run_is_removed(
+    call: Call, path: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(x: torch.Tensor) -> None:
+        raise RuntimeError("integer division by zero")
+
+    out = tmp_path / "model.pt2"
+    monkeypatch.setattr("densevit.export.exporting.load", lambda path, form: fail)
+    assert call("export", path, tmp_path / "random.pth", "--out", out, "--size", 64, 64, "--static") == 2
+    assert "does not run on inputs (1, 3, 64, 64) (integer division by zero)" in capsys.readouterr().err
+    assert not out.exists()

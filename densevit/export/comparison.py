@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from densevit.errors import ConfigError
 from densevit.export.files import Run, example
 from densevit.export.graph import Graph
 from densevit.export.sizes import InputSize
@@ -33,12 +34,23 @@ class Row(NamedTuple):
 
 
 def compare(graph: Graph, run: Run, size: InputSize) -> list[Row]:
-    """Run both on inputs of the sizes that tell, and return what differs."""
+    """Run both on inputs of the sizes that tell, and return what differs.
+
+    Raises:
+        ConfigError: What was exported does not run on one of them.
+    """
     rows = []
     for seed, (batch, space) in enumerate(size.tried()):
         x = example(graph, batch, space, seed)
         expected, eager = _timed(lambda x: {name: t.numpy() for name, t in graph(x).items()}, x)
-        found, exported = _timed(run, x)
+        try:
+            found, exported = _timed(run, x)
+        except Exception as error:  # of whichever runtime
+            name, reason = type(graph.model.backbone).__name__, str(error).splitlines()[0]
+            hint = ": add --static" if size.batch else ""
+            raise ConfigError(
+                f"the graph of {name} does not run on inputs {tuple(x.shape)}{hint} ({reason})"
+            ) from error
         rows.append(Row(tuple(x.shape), *difference(expected, found), eager, exported))
     return rows
 

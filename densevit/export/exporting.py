@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 
 from densevit.engine.checkpoint import load_model
-from densevit.errors import CheckpointError
+from densevit.errors import CheckpointError, ConfigError
 from densevit.export.comparison import Row, compare
 from densevit.export.description import describe
 from densevit.export.files import check_installed, example, load, trace, write
@@ -58,7 +58,11 @@ def export(
         outputs = list(graph(x))
     description = describe(cfg, model, size, outputs, named)
     write(trace(folded, size), path, form, description)
-    rows = compare(graph, load(path, form), size)
+    try:
+        rows = compare(graph, load(path, form), size)
+    except ConfigError:
+        path.unlink()
+        raise
     if wrong := [row for row in rows if not row.equal]:
         path.unlink()
         raise CheckpointError(

@@ -43,9 +43,10 @@ class InputSize:
 
     def tried(self) -> list[tuple[int, tuple[int, ...]]]:
         """Return numbers and sizes of inputs that tell whether the graph is right for all."""
+        if not self.batch:
+            return [(1, self.space)]
         larger = tuple(n + m for n, m in zip(self.space, self.multiples, strict=True))
-        first = (2 if self.batch else 1, self.space)
-        return [first, (3 if self.batch else 1, larger)] if self.batch or any(self.multiples) else [first]
+        return [(2, self.space), (3, larger), *([(1, self.least)] if any(self.multiples) else [])]
 
 
 def input_size(model: DenseModel, space: Sequence[int], static: bool) -> InputSize:

@@ -1,14 +1,18 @@
 """Checkpoints that are written whole or not at all, and prove themselves when they are read.
 
 mmengine writes in place and unpickles on loading. Here a file is written beside its place, synced and renamed;
-its size and SHA-256 go to a manifest, since neither torch nor safetensors notices a flipped byte.
+its size and SHA-256 go to a manifest, since neither torch nor safetensors notices a flipped byte. A process that is
+killed in between leaves a file without an entry, never one with another's; `repair_manifest` enters it.
 """
 
 import hashlib
 import io
 import json
+import math
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,44 +37,62 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path, score: float | None 
     Raises:
         CheckpointError: The file cannot be written, the disk is full for instance; earlier files are untouched.
     """
+    if score is not None:  # here too: the manifest may be lost
+        checkpoint = {**checkpoint, "meta": {**checkpoint["meta"], "score": score}}
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
     data = buffer.getbuffer()
-    entry = {
-        "size": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "iter": checkpoint["meta"]["iter"],
-        "epoch": checkpoint["meta"]["epoch"],
-        **({} if score is None else {"score": score}),
-    }
-    try:
-        write_atomically(path, data)
-        _write_manifest(path.parent, {**read_manifest(path.parent), path.name: entry})
-    except OSError as error:
-        kept = next(iter(_newest_first(path.parent)), None)
-        raise CheckpointError(
-            f"cannot write {path}: {error.strerror}. Make room or choose another --work-dir, then go on with --resume "
-            + (f"from {kept}, which is intact" if kept else "(no earlier checkpoint exists)")
-        ) from error
+    entry = _entry(checkpoint["meta"], len(data), hashlib.sha256(data).hexdigest())
+    with _naming_what_is_kept(path):
+        manifest = read_manifest(path.parent)
+        temporary = _write_beside(path, data)
+        if manifest.pop(path.name, None) is not None:
+            _write_manifest(path.parent, manifest)
+        _put_in_place(temporary, path)
+        _write_manifest(path.parent, {**manifest, path.name: entry})
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """Write a file so that after a crash at any moment ``path`` holds either its old content or all of the new."""
+    _put_in_place(_write_beside(path, data), path)
+
+
+def _write_beside(path: Path, data: bytes | memoryview) -> Path:
+    """Write and sync a temporary file beside ``path``; nothing is left of it where that fails."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+    return temporary
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    os.replace(temporary, path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def _naming_what_is_kept(path: Path) -> Iterator[None]:
+    """Say what a run goes on from when ``path`` cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        with suppress(OSError):
+            path.with_name(path.name + ".tmp").unlink()
+        kept = next(iter(_newest_first(path.parent)), None)
+        raise CheckpointError(
+            f"cannot write {path}: {error.strerror}. Make room or choose another --work-dir, then go on with --resume "
+            + (f"from {kept}, which is intact" if kept else "(no earlier checkpoint exists)")
+        ) from error
 
 
 def load_model(model: nn.Module, path: Path) -> dict[str, Any]:
@@ -119,19 +141,94 @@ def find_latest(work_dir: Path, warn: Callable[[str], None]) -> Path | None:
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return file name -> size, sha256, iter, epoch; empty where there is no manifest."""
-    path = folder / MANIFEST
-    return json.loads(path.read_text()) if path.is_file() else {}
+    """Return file name -> size, sha256, iter, epoch, and score of the best; what is damaged is left out."""
+    return _parse_manifest(folder)[0]
+
+
+def repair_manifest(folder: Path, warn: Callable[[str], None]) -> None:
+    """Enter checkpoints that the manifest lacks, so that a run resumes from them; what is amiss is told by ``warn``.
+
+    They were written whole, or they would have another name, so that reading one verifies it.
+    """
+    manifest, fault = _parse_manifest(folder)
+    if fault:
+        warn(f"{folder / MANIFEST} {fault}: checkpoints without an entry in it are verified by reading them")
+    known = dict(manifest)
+    for path in _checkpoints(folder):
+        if path.name in known:
+            continue
+        try:
+            meta = read_file(path)["meta"]
+            entry = _entry(meta, path.stat().st_size, sha256_of(path))
+        except (CheckpointError, LookupError, TypeError) as error:
+            reason = str(error) if isinstance(error, CheckpointError) else f"{path} is no checkpoint of a run"
+            warn(f"{reason}. It has no entry in {MANIFEST} and is passed over")
+            continue
+        manifest[path.name] = entry
+        warn(f"{path} had no entry in {MANIFEST}; it can be read, and is entered: step {entry['iter']}")
+    if fault or manifest != known:
+        with _naming_what_is_kept(folder / MANIFEST):
+            _write_manifest(folder, manifest)
+
+
+def holds_checkpoints(folder: Path) -> bool:
+    """Say whether a run has left checkpoints in ``folder``, or their manifest."""
+    return bool(read_manifest(folder) or _checkpoints(folder))
 
 
 def remove(path: Path) -> None:
-    """Delete a checkpoint and its entry."""
-    path.unlink(missing_ok=True)
-    _write_manifest(path.parent, {k: v for k, v in read_manifest(path.parent).items() if k != path.name})
+    """Delete a checkpoint and its entry.
+
+    Raises:
+        CheckpointError: The folder cannot be written.
+    """
+    with _naming_what_is_kept(path.parent / MANIFEST):
+        path.unlink(missing_ok=True)
+        _write_manifest(path.parent, {k: v for k, v in read_manifest(path.parent).items() if k != path.name})
+
+
+def _entry(meta: dict[str, Any], size: int, sha256: str) -> dict[str, Any]:
+    entry: dict[str, Any] = {"size": size, "sha256": sha256}
+    entry.update({key: meta[key] for key in ("iter", "epoch", "score") if key in meta})
+    if not _is_entry(entry):
+        raise TypeError("iter and epoch are not whole numbers")
+    return entry
+
+
+def _is_entry(value: Any) -> bool:
+    kinds = {"size": int, "sha256": str, "iter": int, "epoch": int}
+    return (
+        isinstance(value, dict)
+        and all(type(value.get(key)) is kind for key, kind in kinds.items())
+        and isinstance(score := value.get("score", 0.0), int | float)
+        and math.isfinite(score)
+    )
+
+
+def _parse_manifest(folder: Path) -> tuple[dict[str, dict[str, Any]], str | None]:
+    """Return the entries that are as we write them, and what is wrong with the others, if anything."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return {}, "is missing" if _checkpoints(folder) else None
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, RecursionError, ValueError) as error:
+        return {}, f"is damaged ({error})"
+    if not isinstance(content, dict):
+        return {}, f"is damaged (it holds a {type(content).__name__} in place of entries)"
+    # A name that leads elsewhere could have a file deleted there.
+    entries = {name: value for name, value in content.items() if _is_entry(value) and Path(name).name == name}
+    damaged = sorted(content.keys() - entries.keys())
+    return entries, f"is damaged (in what it says of {', '.join(damaged)})" if damaged else None
 
 
 def _write_manifest(folder: Path, manifest: dict[str, dict[str, Any]]) -> None:
     write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Return the files that a run calls its checkpoints."""
+    return sorted(p for p in folder.glob("*.pth") if re.match(r"(iter|epoch)_\d+\.|best_", p.name) and p.is_file())
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -57,6 +57,8 @@ class CheckpointHook(Hook):
         runner.save_checkpoint(name, step, epoch)
         if is_main_process():
             folder = Path(runner.work_dir)
-            periodic = {k: v["iter"] for k, v in read_manifest(folder).items() if not k.startswith("best_")}
+            entries = read_manifest(folder).items()
+            # Later ones are of a run that was resumed before them: they may be corrupt, and do not count.
+            periodic = {k: v["iter"] for k, v in entries if not k.startswith("best_") and v["iter"] <= step}
             for old in sorted(periodic, key=lambda k: periodic[k])[: -self.max_keep_ckpts]:
                 remove(folder / old)

@@ -2,23 +2,29 @@
 
 import json
 import logging
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 import torch.distributed
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 
 from densevit import __version__
-from densevit.engine.checkpoint import find_latest, load_model, read_manifest, save_checkpoint
+from densevit.engine.checkpoint import (
+    find_latest,
+    holds_checkpoints,
+    load_model,
+    repair_manifest,
+    save_checkpoint,
+)
 from densevit.engine.progress import ProgressHook
+from densevit.engine.run_folder import locked, name_of_logs
 from densevit.errors import CheckpointError, ConfigError
 from densevit.weights import load_weights
 
@@ -51,7 +57,7 @@ class Runner(MMEngineRunner):
     _test_loop: Any
     _has_loaded: bool
     _timestamp: str
-    _starts: ClassVar[Counter[str]] = Counter()  # of all runs of this process, by the second of their start
+    _names: ClassVar[set[str]] = set()  # of the logs of all runs of this process
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Keep the environment, the config and lists of parameters off the terminal: they are in the log file."""
@@ -64,15 +70,16 @@ class Runner(MMEngineRunner):
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         """Also join a gloo group where there is no GPU, where mmengine's ``init_dist`` would call CUDA.
 
-        And give each run of a process its own name: mmengine's is the second of the start, and a second run of the
-        same second would write into the log of the first.
+        And give each run its own name: mmengine's is the second of the start, and a second run of the same second, or
+        one that begins after the clock was set back, would overwrite the log of the first.
         """
         if self.distributed and not torch.cuda.is_available() and not torch.distributed.is_initialized():
             torch.distributed.init_process_group("gloo")
         super().setup_env(env_cfg)
-        self._starts[self._timestamp] += 1
-        if (count := self._starts[self._timestamp]) > 1:
-            self._timestamp += f"_{count}"
+        name = [name_of_logs(self._timestamp, Path(self.work_dir), self._names)]
+        broadcast_object_list(name)
+        self._timestamp = name[0]
+        self._names.add(name[0])
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         """Also wrap on the CPU, where mmengine passes device ids that DDP refuses."""
@@ -109,7 +116,11 @@ class Runner(MMEngineRunner):
         super().register_default_hooks({**ALWAYS, **(hooks or {})})
 
     def train(self) -> nn.Module:
-        """Check what can be checked before hours are spent, then train."""
+        """Check what can be checked before hours are spent, then train, as the only run in the work_dir."""
+        with locked(Path(self.work_dir)) if is_main_process() else nullcontext():
+            return self._train()
+
+    def _train(self) -> nn.Module:
         if is_main_process():
             self._guard_work_dir()
         barrier()
@@ -239,11 +250,13 @@ class Runner(MMEngineRunner):
                     scheduler.step()
 
     def _guard_work_dir(self) -> None:
-        """Refuse to mix two runs in one folder; clear what a killed process left half-written."""
+        """Refuse to mix two runs in one folder; clear and mend what a killed process left half-written."""
         folder = Path(self.work_dir)
         for temporary in folder.glob("*.tmp"):
             temporary.unlink()
-        if not self._resume and read_manifest(folder):
+        if self._resume:
+            repair_manifest(folder, self.logger.warning)
+        elif holds_checkpoints(folder):
             raise ConfigError(
                 f"{folder} holds checkpoints of an earlier run. Go on with it by --resume, or choose another --work-dir"
             )

@@ -72,7 +72,11 @@ def _write_beside(path: Path, data: bytes | memoryview) -> Path:
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
-    os.replace(temporary, path)
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -148,14 +152,16 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
 def repair_manifest(folder: Path, warn: Callable[[str], None]) -> None:
     """Enter checkpoints that the manifest lacks, so that a run resumes from them; what is amiss is told by ``warn``.
 
-    They were written whole, or they would have another name, so that reading one verifies it.
+    Entries of files that are gone are dropped: a score without a file would keep the next best one from being saved.
+    The others were written whole, or they would have another name, so that reading one verifies it.
     """
     manifest, fault = _parse_manifest(folder)
     if fault:
         warn(f"{folder / MANIFEST} {fault}: checkpoints without an entry in it are verified by reading them")
-    known = dict(manifest)
+    listed = dict(manifest)
+    manifest = {name: entry for name, entry in listed.items() if (folder / name).exists()}
     for path in _checkpoints(folder):
-        if path.name in known:
+        if path.name in listed:
             continue
         try:
             meta = read_file(path)["meta"]
@@ -166,7 +172,7 @@ def repair_manifest(folder: Path, warn: Callable[[str], None]) -> None:
             continue
         manifest[path.name] = entry
         warn(f"{path} had no entry in {MANIFEST}; it can be read, and is entered: step {entry['iter']}")
-    if fault or manifest != known:
+    if fault or manifest != listed:
         with _naming_what_is_kept(folder / MANIFEST):
             _write_manifest(folder, manifest)
 

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -209,7 +210,7 @@ class Runner(MMEngineRunner):
                 "epoch": epoch,
                 "seed": self.seed,
                 "schedule": self._schedule(),
-                "config": self.cfg.pretty_text,
+                "config": self._config_text,
                 "config_name": Path(self.cfg.filename or "").name,
                 "dataset": self.train_dataloader.dataset.metainfo,
                 "densevit": __version__,
@@ -222,6 +223,10 @@ class Runner(MMEngineRunner):
         self.call_hook("before_save_checkpoint", checkpoint=checkpoint)
         if is_main_process():
             save_checkpoint(checkpoint, Path(self.work_dir) / name, score)
+
+    @cached_property
+    def _config_text(self) -> str:
+        return str(self.cfg.pretty_text)  # formatting it takes longer than to write a small checkpoint
 
     @contextmanager
     def _display(self) -> Iterator[None]:

@@ -113,7 +113,7 @@ def load_weights(
 def read_file(path: Path) -> Any:
     """Read a file of safetensors, NumPy (.npz) or PyTorch on the CPU, without executing anything in it.
 
-    A published model gives what a checkpoint does: its weights under ``state_dict`` and what its header says as ``meta``.
+    A published model gives what a checkpoint does: its weights as ``state_dict``, what its header says as ``meta``.
 
     Raises:
         CheckpointError: It is missing, corrupt, or holds more than tensors and plain values.

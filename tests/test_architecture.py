@@ -29,6 +29,8 @@ ORDER = (
     "engine",
     "model",
     "predictor",
+    "model_card",
+    "publishing",
     "tasks",
     "api",
     "cli",

@@ -201,7 +201,9 @@ SECTIONS = (
 
 @pytest.mark.parametrize("section", SECTIONS)
 @pytest.mark.parametrize("scope", [None, "mmengine", "densevit"])
-def test_a_dotted_type_is_imported_nowhere_in_a_config(section: str, scope: str | None, ran: Path, config: Config) -> None:
+def test_a_dotted_type_is_imported_nowhere_in_a_config(
+    section: str, scope: str | None, ran: Path, config: Config
+) -> None:
     evil = {"type": "os.mkdir", "path": str(ran), **({"_scope_": scope} if scope else {})}
     config = with_section(config, section, evil)
     for check in (check_config, Runner.from_cfg):

@@ -4,7 +4,6 @@ import json
 import re
 import runpy
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ def tiny(config: Config, tmp_path: Path) -> Path:
     torch.manual_seed(1)
     state = MODELS.build({k: v for k, v in config.model.items() if k != "weights"}).state_dict()
     torch.save({"state_dict": state}, tmp_path / "start.pth")
+    config.visualizer = {"type": "Visualizer", "vis_backends": [{"type": "LocalVisBackend"}]}
     config.custom_hooks = [{"type": "EMAHook", "ema_type": "WarmupEMA"}]
     config.dump(tmp_path / "tiny.py")
     return tmp_path / "tiny.py"
@@ -199,9 +199,9 @@ def test_a_path_that_cannot_be_left_out_ends_it(
 
 
 def test_the_commit_is_that_of_our_own_checkout(tmp_path: Path) -> None:
-    git: Callable[..., Any] = lambda *a: subprocess.run(
-        ["git", "-C", str(tmp_path), *a], check=True, capture_output=True
-    )
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True, capture_output=True)
+
     package = tmp_path / "site-packages" / "densevit"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()

@@ -21,6 +21,7 @@ from densevit.registry import MODELS
 from densevit.weights import load_weights, read_file
 
 ROOT = Path(__file__).parents[1]
+ONE_OF_EACH = [*sorted((ROOT / "configs" / "demo").glob("*.py")), ROOT / "configs" / "cct_2_3x2_cifar10_30e.py"]
 
 
 @pytest.fixture
@@ -31,6 +32,7 @@ def tiny(config: Config, tmp_path: Path) -> Path:
     state = MODELS.build({k: v for k, v in config.model.items() if k != "weights"}).state_dict()
     torch.save({"state_dict": state}, tmp_path / "start.pth")
     config.visualizer = {"type": "Visualizer", "vis_backends": [{"type": "LocalVisBackend"}]}
+    config.default_hooks.logger = {"type": "LoggerHook", "log_metric_by_epoch": False}
     config.custom_hooks = [{"type": "EMAHook", "ema_type": "WarmupEMA"}]
     config.dump(tmp_path / "tiny.py")
     return tmp_path / "tiny.py"
@@ -135,7 +137,8 @@ def test_a_published_file_starts_a_training_and_cannot_be_resumed(  # type: igno
     cfg = load_config(tiny)
     model = MODELS.build({k: v for k, v in cfg.model.items() if k != "weights"})
     assert load_weights(model, weights).missing == []
-    assert all(torch.equal(v, torch.load(random_checkpoint)["state_dict"][k]) for k, v in model.state_dict().items())
+    state = read_file(random_checkpoint)["state_dict"]
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     assert call("train", tiny, "--work-dir", tmp_path / "new", "--resume", weights) == 2
     assert "cannot be resumed: it holds no state of a run. Pass it as --weights" in capsys.readouterr().err
 
@@ -215,3 +218,16 @@ def test_the_commit_is_that_of_our_own_checkout(tmp_path: Path) -> None:
     assert re.fullmatch(r"[0-9a-f]{40}", found)
     (package / "__init__.py").write_text("changed\n")
     assert commit_of(package) == f"{found}-dirty"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ONE_OF_EACH, ids=lambda p: p.stem)
+def test_models_of_every_task_are_published(path: Path, tmp_path: Path) -> None:
+    cfg = load_config(path)
+    torch.manual_seed(0)
+    torch.save(MODELS.build(cfg.model).state_dict(), tmp_path / "random.pth")
+    published = publish(cfg, tmp_path / "random.pth", tmp_path / "out", path.stem)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert published.weights.name in card
+    assert published.renamed == {}
+    assert "| task | unknown |" not in card

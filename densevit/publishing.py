@@ -177,6 +177,8 @@ def _check_use(config: Path, weights: Path, model: DenseModel) -> None:
     """Raise `CheckpointError` if what was written does not give the outputs of the model."""
     again = _build(load_config(config))
     load_model(again, weights)
+    written = again.state_dict()
+    same = all(torch.equal(value, written[key]) for key, value in model.state_dict().items())
     net = model.backbone
     size = [divisor * -(-64 // divisor) for divisor in net.divisor]
     if len(size) == 3 and net.num_frames:
@@ -184,7 +186,7 @@ def _check_use(config: Path, weights: Path, model: DenseModel) -> None:
     x = torch.randn(1, net.in_channels, *size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         pairs = zip(*(tree_leaves(net.eval()(x)) for net in (model, again)), strict=True)
-        same = all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
+        same &= all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
     if not same:
         raise CheckpointError(
             f"{weights.name} and config.py do not give the outputs of the checkpoint, so that nothing is published: "

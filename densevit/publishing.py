@@ -95,6 +95,7 @@ def _write(
     weights = weights.rename(weights.with_stem(f"{name}-{sha256[:8]}"))
     entry = {"size": size, "sha256": sha256, "iter": meta.get("iter", 0), "epoch": meta.get("epoch", 0)}
     (folder / MANIFEST).write_text(json.dumps({weights.name: entry}, indent=1))
+    weights.chmod((folder / MANIFEST).stat().st_mode)  # safetensors makes files that only their owner reads
     public.dump(folder / "config.py")
     started = cfg.model.get("weights")
     card = Card(

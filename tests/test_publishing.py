@@ -66,6 +66,7 @@ def test_a_trained_model_is_published_and_used_as_its_card_says(  # type: ignore
     printed = capsys.readouterr().out
     (weights,) = out.glob("*.safetensors")
     assert {p.name for p in out.iterdir()} == {weights.name, "config.py", "README.md", "checkpoints.json"}
+    assert len({p.stat().st_mode for p in out.iterdir()}) == 1
     assert re.fullmatch(r"shapes-[0-9a-f]{8}", weights.stem)
     assert f"gives the outputs of {checkpoint} bit for bit" in printed
     assert "train_dataloader.dataset.data_root is 'data/scenes'" in printed

@@ -31,6 +31,8 @@ ORDER = (
     "engine",
     "model",
     "predictor",
+    "model_card",
+    "publishing",
     "tasks",
     "api",
     "cli",

@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 from densevit.data.dataset import DenseDataset
 from densevit.data.readers import IMAGE_SUFFIXES, read_image
 from densevit.engine.checkpoint import load_model
+from densevit.engine.checkpoint_meta import meta_of
 from densevit.errors import DataError
 from densevit.model import DenseModel
 from densevit.palette import distinct_colours
@@ -77,8 +78,10 @@ class Predictor:
         """
         options = {key: value for key, value in cfg.model.items() if key != "weights"}
         model: DenseModel = MODELS.build(options)
-        meta = load_model(model, Path(checkpoint)).get("meta", {})
-        named = meta.get("dataset") or dataset_meta(cfg, model.head.num_classes)
+        meta = meta_of(load_model(model, Path(checkpoint)))
+        named = meta.get("dataset") or {}
+        if len(named.get("classes", ())) != model.head.num_classes:
+            named = dataset_meta(cfg, model.head.num_classes)
         options = cfg.test_dataloader.dataset
         dataset_type: Any = DATASETS.get(options.type)
         read, picture = dataset_type.reader(options), dataset_type.picture

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from densevit.data.file_hash import sha256_of
+from densevit.engine.checkpoint_meta import meta_of
 from densevit.errors import CheckpointError
 from densevit.weights import load_weights, read_file
 
@@ -109,8 +110,8 @@ def load_model(model: nn.Module, path: Path) -> dict[str, Any]:
         good = [p for p in _newest_first(path.parent) if p != path and find_fault(p) is None]
         raise CheckpointError(f"{path} {fault}." + (f" {good[0]} is intact" if good else ""))
     content = read_file(path)
-    meta = content.get("meta", {}) if isinstance(content, dict) else {}
-    origin = f" It was trained with {meta['config_name']}: use that config" if meta.get("config_name") else ""
+    config_name = meta_of(content).get("config_name")
+    origin = f" It was trained with {config_name}: use that config" if config_name else ""
     try:
         report = load_weights(model, content, verbose=False)
     except CheckpointError as error:
@@ -164,9 +165,8 @@ def repair_manifest(folder: Path, warn: Callable[[str], None]) -> None:
         if path.name in listed:
             continue
         try:
-            meta = read_file(path)["meta"]
-            entry = _entry(meta, path.stat().st_size, sha256_of(path))
-        except (CheckpointError, LookupError, TypeError) as error:
+            entry = _entry(meta_of(read_file(path)), path.stat().st_size, sha256_of(path))
+        except (CheckpointError, TypeError) as error:
             reason = str(error) if isinstance(error, CheckpointError) else f"{path} is no checkpoint of a run"
             warn(f"{reason}. It has no entry in {MANIFEST} and is passed over")
             continue

@@ -70,7 +70,7 @@ def kill_again_and_again(path: Path, place: str, kills: int, seed: int, record_p
         assert_equal_runs(straight, work_dir)
         lost = max(lost, steps_done_again(work_dir))
     record_property("tries", killed)
-    record_property("seen", f"at most {lost} steps done again, with a checkpoint every {INTERVAL}")
+    record_property("seen", f"most steps done again: {lost}, with a checkpoint every {INTERVAL}")
 
 
 @pytest.mark.slow
@@ -95,11 +95,12 @@ def test_a_run_killed_while_it_validates_ends_with_the_same_bits(path: Path, rec
 @pytest.mark.fault("`kill -9` from outside after a random time", "resumed, the same bits at the end")
 def test_a_run_killed_from_outside_ends_with_the_same_bits(path: Path, record_property: Seen) -> None:
     straight, work_dir = path.parent / "straight", path.parent / "killed"
+    victim(path, path.parent / "first", Moment("anywhere", 1))  # which starts what the others are forked from
     start = time.monotonic()
     victim(path, straight, NEVER)
     whole, draw = time.monotonic() - start, random.Random(4)
-    kills = sum(victim(path, work_dir, NEVER, 2, draw.uniform(0.2, 0.7) * whole) for _ in range(4))
+    kills = sum(victim(path, work_dir, NEVER, 2, draw.uniform(0.4, 0.9) * whole) for _ in range(4))
     assert not victim(path, work_dir, NEVER)
     assert_equal_runs(straight, work_dir)
     record_property("tries", kills)
-    record_property("seen", f"at most {steps_done_again(work_dir)} steps done again")
+    record_property("seen", f"most steps done again: {steps_done_again(work_dir)}, with a checkpoint every {INTERVAL}")

@@ -48,7 +48,7 @@ def test_an_image_that_vanishes_is_recorded_and_replaced(config: Config, scenes:
 
 
 @pytest.mark.fault("folder of the images deleted during the run, restored later", "stops, names it; the same bits")
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_folder_that_vanishes_stops_a_run_that_goes_on_when_it_is_back(
     config: Config, scenes: Path, tmp_path: Path, workers: int
 ) -> None:
@@ -83,7 +83,10 @@ def spoil(value: float) -> Callable[[Any], object]:
 
 
 @pytest.mark.fault("batch of a finite loss that spoils the weights", "not saved; stops, names the files; the same bits")
-@pytest.mark.parametrize(("gradient", "named"), [(torch.inf, "head.linear_pred.weight"), (1e30, "exp_avg_sq")])
+@pytest.mark.parametrize(
+    ("gradient", "named"),
+    [(torch.inf, "head.linear_pred.weight"), pytest.param(1e30, "exp_avg_sq", marks=pytest.mark.slow)],
+)
 def test_weights_that_are_not_finite_are_not_saved(config: Config, tmp_path: Path, gradient: float, named: str) -> None:
     straight = train(config, tmp_path / "straight")
     message = rf"{named} is not finite after step 4.*scenes/images/train/\d+\.jpg.*learning rate.*--resume"

@@ -148,7 +148,9 @@ DAMAGES = {
 
 
 @pytest.mark.fault("damaged log and scalars of the run before", "resumed; curves and results of what is left")
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    "damage", [pytest.param(d, marks=[] if d == "garbage in between" else pytest.mark.slow) for d in DAMAGES]
+)
 def test_damaged_logs_keep_no_run_from_its_report(config: Config, tmp_path: Path, damage: str) -> None:
     config.default_hooks.logger = {"type": "LoggerHook", "interval": 1}
     config.custom_hooks = [{"type": "ReportHook", "num_samples": 1}]

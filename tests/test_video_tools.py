@@ -169,8 +169,8 @@ def test_length_and_stride_of_windows_are_options(  # type: ignore[no-untyped-de
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--slide-stride", 1], "--slide-window and --slide-stride go with --slide"),
-        (["--slide", "--slide-window", 0], "--slide-window must be a positive number"),
+        (["--slide-stride", 1], "slide_window and slide_stride go with slide"),
+        (["--slide", "--slide-window", 0], "slide_window must be a positive number"),
     ],
 )
 def test_options_that_make_no_sense_are_one_message(  # type: ignore[no-untyped-def]
@@ -182,7 +182,7 @@ def test_options_that_make_no_sense_are_one_message(  # type: ignore[no-untyped-
 
 def test_testing_does_not_slide(call, capsys: pytest.CaptureFixture[str], path: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     assert call("test", path, tmp_path / "random.pth", "--work-dir", tmp_path / "w", "--slide") == 2
-    assert "--slide is for segmentation: VideoHead sees whole" in capsys.readouterr().err
+    assert "sliding windows are for segmentation: VideoHead sees whole" in capsys.readouterr().err
 
 
 def test_tta_sees_three_crops_of_what_the_centre_crop_cuts_off(  # type: ignore[no-untyped-def]

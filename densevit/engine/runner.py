@@ -18,6 +18,7 @@ from torch import nn
 
 from densevit import __version__
 from densevit.engine.checkpoint import find_latest, load_model, read_manifest, save_checkpoint
+from densevit.engine.plain_config import to_plain
 from densevit.engine.progress import ProgressHook
 from densevit.errors import CheckpointError, ConfigError
 from densevit.weights import load_weights
@@ -198,7 +199,7 @@ class Runner(MMEngineRunner):
                 "epoch": epoch,
                 "seed": self.seed,
                 "schedule": self._schedule(),
-                "config": self.cfg.pretty_text,
+                "config": to_plain(self.cfg),
                 "config_name": Path(self.cfg.filename or "").name,
                 "dataset": self.train_dataloader.dataset.metainfo,
                 "densevit": __version__,

@@ -39,8 +39,7 @@ def from_plain(plain: Any, where: str) -> Config:
     """
     if not isinstance(plain, Mapping) or not all(isinstance(plain.get(section), Mapping) for section in SECTIONS):
         raise CheckpointError(
-            f"{where} carries no config with {' and '.join(SECTIONS)}: name one, by config= or as the first argument "
-            "of the tool"
+            f"{where} carries no config with {' and '.join(SECTIONS)}: pass config= with the name or file of one"
         )
     try:
         cfg = Config({section: plain[section] for section in SECTIONS})

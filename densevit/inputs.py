@@ -54,7 +54,8 @@ def find_sources(inputs: Any, suffixes: tuple[str, ...], accept: Accept) -> list
         else:
             names[len(found)] = f"input_{index}"
             found.append(accept(item, f"input_{index}"))
-    files = iter(output_names([str(value) for value in found if isinstance(value, Path)]))
+    paths = [str(value) for value in found if isinstance(value, Path)]
+    files = iter(output_names(paths) if paths else ())
     return [Source(value, names.get(index) or next(files)) for index, value in enumerate(found)]
 
 

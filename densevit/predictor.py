@@ -160,7 +160,9 @@ class Predictor:
             if result.error is not None:
                 raise result.error
             return result
-        with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar:
+        console = Console(stderr=True)
+        watched = progress and (console.is_terminal or console.is_jupyter)
+        with Progress(console=console, transient=True, disable=not watched) as bar:
             task = bar.add_task("predicting", total=len(sources))
             return list(self.stream(sources, batch_size, lambda share: bar.advance(task, share)))
 

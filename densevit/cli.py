@@ -27,7 +27,7 @@ def run(main: Callable[[], None]) -> None:
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add the config and what may be changed in it from the command line."""
-    parser.add_argument("config", help="a file of configs/, or your own")
+    parser.add_argument("config", help="a file, or the name of one in configs/, such as segformer_b0_ade20k")
     parser.add_argument("--data-root", help="folder of the data, in place of the config's")
     parser.add_argument(
         "--cfg-options",

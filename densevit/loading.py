@@ -46,7 +46,7 @@ def load(
         ConfigError: The config is wrong, or an option is for other tasks.
     """
     cfg = None if config is None else _given(config)
-    path, content = _read(Path(source))
+    path, content, step = _read(Path(source))
     meta = content.get("meta", {}) if isinstance(content, dict) else {}
     cfg = from_plain(meta.get("config"), str(path)) if cfg is None else cfg
     over_time = slides_over_time(cfg)
@@ -71,6 +71,8 @@ def load(
     )
     if slide and over_time:
         predictor.slide(options, slide_window, slide_stride)
+    if step:
+        print(f"loaded {path}: {step}")
     return predictor
 
 
@@ -82,12 +84,12 @@ def _given(config: str | Path | Config) -> Config:
     return cfg
 
 
-def _read(source: Path) -> tuple[Path, Any]:
-    """Return a checkpoint and what it holds; of a run's folder, the best or newest that is intact."""
+def _read(source: Path) -> tuple[Path, Any, str]:
+    """Return a checkpoint and what it holds; of a run's folder, the best or newest that is intact, and its step."""
     if not (source / MANIFEST).is_file():
-        if source.is_dir() and not any(source.glob("*.metadata")):
+        if source.is_dir() and source.name not in read_manifest(source.parent):
             raise CheckpointError(f"{source} has no {MANIFEST}, so it is no folder of a run: name a checkpoint")
-        return source, read_checkpoint(source)
+        return source, read_checkpoint(source), ""
     paths = sorted(newest_first(source), key=lambda path: not path.name.startswith("best_"))
     for path in paths:
         try:
@@ -97,8 +99,7 @@ def _read(source: Path) -> tuple[Path, Any]:
             continue
         entry = read_manifest(source)[path.name]
         score = f", score {entry['score']:.4g}" if "score" in entry else ""
-        print(f"loading {path}: step {entry['iter']}{score}")
-        return path, content
+        return path, content, f"step {entry['iter']}{score}"
     raise CheckpointError(f"{source} holds no intact checkpoint: train it, with --resume if it was stopped")
 
 

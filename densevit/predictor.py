@@ -1,7 +1,7 @@
 """A trained model applied to inputs; every task predicts through it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def unwatched(share: float) -> None:
     """Do nothing: for predictions whose progress no one watches."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What was found in one input; `densevit.load` says how to get one.
 
@@ -40,9 +40,13 @@ class Result:
     """
 
     source: Source
-    predictor: "Predictor" = field(repr=False)
+    predictor: "Predictor"
     found: Any = None
     error: DataError | None = None
+
+    def __repr__(self) -> str:
+        """Return the input and the class of what was found, or the error."""
+        return f"Result({self.input!r}, {self.error or type(self.found).__name__})"
 
     @property
     def input(self) -> str:

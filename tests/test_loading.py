@@ -62,7 +62,7 @@ def test_a_run_that_was_trained_is_predicted_with_by_its_folder(
     assert meta["config"]["model"]["backbone"]["dims"] == [8, 16, 16, 24]
     capsys.readouterr()
     result = densevit.load(work)(images[0])
-    assert f"loading {work / 'best_mIoU.pth'}: step 2, score 0." in capsys.readouterr().out
+    assert f"loaded {work / 'best_mIoU.pth'}: step 2, score 0." in capsys.readouterr().out
     assert isinstance(result.prediction, SegPrediction)
     assert result.classes == CLASSES
     named = densevit.load(work / "best_mIoU.pth", config=config)(images[0])
@@ -78,7 +78,7 @@ def test_of_a_run_the_best_intact_checkpoint_is_taken_then_the_newest(
         capsys.readouterr()
         assert all(map(torch.equal, masks_of(densevit.load(run)(images)), masks_of(expected[name])))
         printed = capsys.readouterr().out
-        assert f"loading {run / name}" in printed
+        assert f"loaded {run / name}" in printed
         assert ("passed over" in printed) == (name == "iter_4.pth")
         data = bytearray((run / name).read_bytes())
         data[len(data) // 2] ^= 1
@@ -168,7 +168,7 @@ def test_images_in_memory_are_predicted_as_their_file(run: Path, images: list[Pa
     predictor = densevit.load(run)
     picture = Image.open(images[0])
     pixels = np.array(picture)
-    same = [pixels, torch.from_numpy(pixels), picture, pixels[:, ::-1][:, ::-1], np.asarray(picture)]
+    same = [pixels, torch.from_numpy(pixels), picture, pixels[..., ::-1].copy()[..., ::-1], np.asarray(picture)]
     expected = predictor(images[0])
     for value in same:
         result = predictor(value)
@@ -262,4 +262,4 @@ def test_a_result_is_drawn_saved_and_told(run: Path, images: list[Path], tmp_pat
     assert files == {"overlay": tmp_path / f"out/overlays/{stem}.jpg", "output": tmp_path / f"out/outputs/{stem}.png"}
     assert np.array_equal(np.array(Image.open(files["output"])), result.prediction.mask.numpy())
     assert sum(result.to_dict()["shares"].values()) == pytest.approx(1, abs=1e-5)
-    assert "model" not in repr(result)
+    assert repr(result) == f"Result({str(images[0])!r}, SegPrediction)"

@@ -1,6 +1,7 @@
 """A predictor from a run, a checkpoint or official weights."""
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from mmengine.config import Config
 
 from densevit.engine.checkpoint import MANIFEST, load_state, newest_first, read_checkpoint, read_manifest
+from densevit.engine.checkpoint_meta import meta_of
 from densevit.engine.config import load_config
 from densevit.engine.plain_config import from_plain
 from densevit.errors import CheckpointError, ConfigError
@@ -47,7 +49,7 @@ def load(
     """
     cfg = None if config is None else _given(config)
     path, content, step = _read(Path(source))
-    meta = content.get("meta", {}) if isinstance(content, dict) else {}
+    meta = meta_of(content)
     cfg = from_plain(meta.get("config"), str(path)) if cfg is None else cfg
     over_time = slides_over_time(cfg)
     if not (slide and over_time) and (slide_window or slide_stride) is not None:
@@ -56,7 +58,7 @@ def load(
 
     model: DenseModel = MODELS.build({key: value for key, value in cfg.model.items() if key != "weights"})
     load_state(model, content, path)
-    named = meta.get("dataset") or _names(cfg, model.head.num_classes)
+    named = named_classes(meta, cfg, model.head.num_classes)
     options = cfg.test_dataloader.dataset
     dataset: Any = DATASETS.get(options.type)
     predictor: Any = (dataset.predictor or Predictor)(
@@ -103,8 +105,14 @@ def _read(source: Path) -> tuple[Path, Any, str]:
     raise CheckpointError(f"{source} holds no intact checkpoint: train it, with --resume if it was stopped")
 
 
-def _names(cfg: Config, num_classes: int) -> dict[str, Any]:
-    """Return classes and palette of the config's dataset without its files, for weights that carry none."""
+def named_classes(meta: Mapping[str, Any], cfg: Config, num_classes: int) -> dict[str, Any]:
+    """Return the classes and palette in a checkpoint's ``meta``, if they are as many; else those that the config names.
+
+    The files of its dataset are not looked at: where it names none, they are called "class 0" and so on.
+    """
+    carried = meta.get("dataset") or {}
+    if len(carried.get("classes", ())) == num_classes:
+        return carried
     dataset = cfg.test_dataloader.dataset
     classes = dataset.get("classes") or getattr(DATASETS.get(dataset.type), "classes", None)
     names = list(classes or (f"class {i}" for i in range(num_classes)))

@@ -1,6 +1,7 @@
 """Every block of docs/inference.md runs, on generated data and random weights."""
 
 import re
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +51,8 @@ def test_the_blocks_of_the_page_run_one_after_the_other(tmp_path: Path, monkeypa
     text = (DOCS / "inference.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert len(blocks) == text.count("```") // 2 > 6
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, "docs/inference.md", "exec"), names)
+    Path("page.py").write_text("\n".join(blocks))
+    names = runpy.run_path("page.py")
     found = {path.relative_to("found").as_posix() for path in Path("found").rglob("*.*")}
     images = {f"{kind}/{name}" for kind, name in (("overlays", "a.jpg"), ("outputs", "b.png"))}
     assert found >= {"overlays/photo.jpg", "outputs/photo.png", *images}

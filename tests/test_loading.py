@@ -16,6 +16,7 @@ from densevit.engine.checkpoint import read_manifest, save_checkpoint
 from densevit.engine.plain_config import from_plain, to_plain
 from densevit.engine.runner import Runner
 from densevit.errors import CheckpointError, ConfigError, DataError
+from densevit.publishing import publish
 from densevit.registry import MODELS
 from densevit.tasks.segmentation import SegPrediction
 
@@ -108,6 +109,19 @@ def test_weights_without_a_config_are_loaded_with_one(tmp_path: Path, config: Co
         densevit.load(tmp_path / "bare.pth", Config({"model": config.model}))
 
 
+def test_a_published_model_is_loaded_without_running_its_config(
+    run: Path, config: Config, images: list[Path], tmp_path: Path, capsys: Any
+) -> None:
+    done = publish(config, run / "iter_4.pth", tmp_path / "published", "mine")
+    (tmp_path / "published/config.py").write_text("raise SystemExit('it ran')")
+    expected = masks_of(densevit.load(run / "iter_4.pth")(images))
+    for source in (tmp_path / "published", done.weights):
+        predictor = densevit.load(source)
+        assert predictor.classes == CLASSES
+        assert all(map(torch.equal, masks_of(predictor(images)), expected))
+    assert f"loaded {done.weights}: step 4" in capsys.readouterr().out
+
+
 def test_options_are_those_of_the_tools(run: Path, images: list[Path], config: Config) -> None:
     assert densevit.load(run).model.inference is None
     assert type(densevit.load(run, slide=True).model.inference).__name__ == "SlideInference"
@@ -141,9 +155,9 @@ def test_nothing_that_a_checkpoint_names_is_imported(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": {"type": "subprocess.check_output", "args": ["touch", "planted"]}}, "not a registered model"),
+        ({"model": {"type": "subprocess.check_output", "args": ["touch", "planted"]}}, "not a registered"),
         ({"model": {"type": "DenseModel", "backbone": 3, "head": []}}, "is configured by a dict|is damaged"),
-        ({"test_dataloader": {"batch_size": 1, "dataset": {"type": "os.system"}}}, "not a registered dataset"),
+        ({"test_dataloader": {"batch_size": 1, "dataset": {"type": "os.system"}}}, "not a registered"),
         ({"model": "DenseModel()"}, "carries no config"),
     ],
 )

@@ -47,7 +47,7 @@ def test_a_wheel_has_tasks_and_configs_and_works_alone(tmp_path: Path) -> None:
     (wheel,) = wheels.iterdir()
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-        archive.extractall(installed)
+    shutil.unpack_archive(wheel, installed, "zip")
     for folder in ("densevit", "tasks", "configs"):
         files = {p.relative_to(ROOT) for p in (ROOT / folder).rglob("*.py") if folder != "densevit" or p.is_file()}
         expected = {p.as_posix() if folder == "densevit" else f"densevit/{p.as_posix()}" for p in files}

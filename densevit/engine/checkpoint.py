@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from densevit.data.file_hash import sha256_of
+from densevit.engine.checkpoint_meta import meta_of
 from densevit.errors import CheckpointError
 from densevit.weights import load_weights, read_file
 
@@ -102,8 +103,8 @@ def load_state(model: nn.Module, content: Any, path: Path) -> None:
     Raises:
         CheckpointError: It is of another model.
     """
-    meta = content.get("meta", {}) if isinstance(content, dict) else {}
-    origin = f" It was trained with {meta['config_name']}: use that config" if meta.get("config_name") else ""
+    config_name = meta_of(content).get("config_name")
+    origin = f" It was trained with {config_name}: use that config" if config_name else ""
     try:
         report = load_weights(model, content, verbose=False)
     except CheckpointError as error:

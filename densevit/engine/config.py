@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 from densevit import registry
+from densevit.engine.config_trust import check_files, check_types
 from densevit.errors import ConfigError
 from densevit.registry import Registry, suggestion
 
@@ -78,14 +79,15 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     Modules of ``custom_imports`` are looked for in the working directory and beside the config too.
 
     Args:
-        path: A text config of mmengine, or the name of one of ours, such as "segformer_b0_ade20k".
+        path: A text config of mmengine, in Python, or the name of one of ours, such as "segformer_b0_ade20k".
         options: Dotted keys to values, as from ``--cfg-options``.
 
     Raises:
-        ConfigError: The file does not exist, or a name or key in it does not.
+        ConfigError: The file or a base does not exist or is no Python, or a name or key in it is wrong.
     """
     path = find_config(Path(path))
     sys.path.extend(p for p in (str(Path.cwd()), str(path.parent.resolve())) if p not in sys.path)
+    check_files(path)
     cfg = Config.fromfile(path)
     merge_options(cfg, options or {})
     check_config(cfg)
@@ -145,6 +147,7 @@ def _child(node: Any, part: str, key: str) -> Any:
 
 def check_config(cfg: Config) -> None:
     """Raise `ConfigError` for unknown types, misspelt keys and misspelt sections."""
+    check_types(cfg)
     for key in cfg:
         # A name that is no section of a run may be a variable, unless it is nearly one.
         if key not in RUN_KEYS and (near := difflib.get_close_matches(key, RUN_KEYS, n=1, cutoff=0.88)):

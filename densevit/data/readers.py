@@ -33,12 +33,17 @@ DECODER_ERRORS = (  # what Pillow's plugins and OpenCV raise for damaged files
 )
 
 
-def read_image(path: str | Path) -> tv_tensors.Image:
+def read_image(path: str | Path | np.ndarray) -> tv_tensors.Image:
     """Return an image as uint8 RGB ``(3, H, W)``, upright as its EXIF orientation says.
+
+    Args:
+        path: A file, or pixels in memory, ``(H, W, 3)`` uint8 RGB.
 
     Raises:
         DataError: The file is missing, damaged or no image, has more than 8 bits a channel, or transparent pixels.
     """
+    if isinstance(path, np.ndarray):
+        return tv_tensors.Image(torch.from_numpy(path).permute(2, 0, 1))
     with naming(path, DECODER_ERRORS, _describe):
         data = _read_bytes(path)
         with Image.open(io.BytesIO(data)) as header:
@@ -69,6 +74,18 @@ def read_mask(path: str | Path) -> tv_tensors.Mask:
         ids = np.asarray(header)
     ids = ids.astype(np.uint8 if ids.dtype.itemsize == 1 else np.int64)
     return tv_tensors.Mask(torch.from_numpy(ids))
+
+
+def pixels_of(picture: Image.Image, name: str) -> np.ndarray:
+    """Return a picture of Pillow as `read_image` reads its file: ``(H, W, 3)`` uint8 RGB, upright.
+
+    Raises:
+        DataError: It has more than 8 bits a channel, transparent pixels, or a damaged file behind it.
+    """
+    with naming(name, DECODER_ERRORS):
+        if picture.mode[0] in "IF":
+            raise DataError(f"{name}: more than 8 bits a channel ({picture.mode}); scale it to 8")
+        return _decode(picture, name)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -123,7 +140,7 @@ def _decode_plain(data: bytes, path: str | Path) -> np.ndarray:
     return pixels
 
 
-def _decode(header: ImageFile, path: str | Path) -> np.ndarray:
+def _decode(header: Image.Image, path: str | Path) -> np.ndarray:
     upright = ImageOps.exif_transpose(header)
     if upright.has_transparency_data:
         upright = upright.convert("RGBA")

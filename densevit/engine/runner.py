@@ -21,6 +21,7 @@ from densevit import __version__
 from densevit.engine.checkpoint import find_latest, load_model, read_manifest, save_checkpoint
 from densevit.engine.checkpoint_meta import meta_of
 from densevit.engine.config_trust import check_types
+from densevit.engine.plain_config import to_plain
 from densevit.engine.progress import ProgressHook
 from densevit.errors import CheckpointError, ConfigError
 from densevit.weights import load_weights
@@ -207,7 +208,7 @@ class Runner(MMEngineRunner):
                 "epoch": epoch,
                 "seed": self.seed,
                 "schedule": self._schedule(),
-                "config": self.cfg.pretty_text,
+                "config": to_plain(self.cfg),
                 "config_name": Path(self.cfg.filename or "").name,
                 "dataset": self.train_dataloader.dataset.metainfo,
                 "densevit": __version__,

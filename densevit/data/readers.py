@@ -17,6 +17,7 @@ from densevit.data.naming import naming, unreadable
 from densevit.errors import DataError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")  # that folders are searched for
+MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # from which on Pillow refuses an image as a decompression bomb
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 DECODER_ERRORS = (  # what Pillow's plugins and OpenCV raise for damaged files
     ArithmeticError,
@@ -100,6 +101,8 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def _describe(path: str | Path, error: Exception) -> str:
+    if isinstance(error, cv2.error):  # tells of its source code only
+        return "damaged or truncated"
     if not isinstance(error, Image.UnidentifiedImageError):
         return unreadable(path, error)
     return "not an image" if Path(path).stat().st_size else "an empty file"

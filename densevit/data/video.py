@@ -132,6 +132,7 @@ def _shrunk(info: VideoInfo, short_side: int | None) -> tuple[int, int]:
 
 
 def _describe(path: str | Path, error: Exception) -> str:
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         return f"a folder ({error})"
-    return f"damaged or no video ({error})" if Path(path).stat().st_size else f"an empty file ({error})"
+    empty = os.path.isfile(path) and not os.path.getsize(path)
+    return f"an empty file ({error})" if empty else f"damaged or no video ({error})"

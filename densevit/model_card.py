@@ -126,9 +126,8 @@ class Card:
             f"python tools/test.py {config} {weights} --data-root DATA\n```"
         )
         yield (
-            "```python\nfrom densevit import load_weights\nfrom densevit.engine.config import load_config\n"
-            f'from densevit.registry import MODELS\n\nmodel = MODELS.build(load_config("{config}").model)\n'
-            f'load_weights(model, "{weights}")\nmodel.eval()\n```'
+            f'```python\nimport densevit\n\npredictor = densevit.load("{weights}")\n'
+            f'print(predictor("{example}").to_dict())\n```'
         )
         yield (
             "`config.py` is Python, as every config is: read it before you run it. The weights hold tensors and JSON "

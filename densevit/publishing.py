@@ -19,10 +19,11 @@ from densevit.data.file_hash import sha256_of
 from densevit.engine.checkpoint import MANIFEST, load_model
 from densevit.engine.checkpoint_meta import meta_of
 from densevit.engine.config import load_config
+from densevit.engine.plain_config import to_plain
 from densevit.errors import CheckpointError, ConfigError
+from densevit.loading import named_classes
 from densevit.model import DenseModel
 from densevit.model_card import Card, logged_scores
-from densevit.predictor import dataset_meta
 from densevit.registry import DATASETS, MODELS
 from densevit.weights import HEADER
 
@@ -87,7 +88,7 @@ def _write(
 ) -> Published:
     """Write all files to a folder that is going to be ``called`` otherwise, and check that they can be used."""
     public, renamed = public_config(cfg)
-    meta = _header(cfg, model, meta_of(content))
+    meta = _header(cfg, public, model, meta_of(content))
     weights = folder / f"{name}.safetensors"
     state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
     safetensors.torch.save_file(state, weights, {"format": "pt", HEADER: json.dumps(meta)})
@@ -141,15 +142,14 @@ def public_config(cfg: Config) -> tuple[Config, dict[str, str]]:
     return Config(shorten(content, "")), renamed
 
 
-def _header(cfg: Config, model: DenseModel, trained: Mapping[str, Any]) -> dict[str, Any]:
+def _header(cfg: Config, public: Config, model: DenseModel, trained: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the file of weights says of itself, in values of JSON: much of a checkpoint's ``meta``."""
-    dataset = trained.get("dataset") or {}
-    if len(dataset.get("classes", ())) != model.head.num_classes:
-        dataset = dataset_meta(cfg, model.head.num_classes)
+    dataset = named_classes(trained, cfg, model.head.num_classes)
     return {
         "task": _task(cfg),
         "config_name": str(trained.get("config_name") or Path(cfg.filename or "").name),
         "dataset": {key: dataset[key] for key in DATASET if key in dataset},
+        "config": to_plain(public),
         **{key: trained[key] for key in TRAINED if isinstance(trained.get(key), int | str)},
         "published_by": f"densevit {__version__}",
     }

@@ -93,7 +93,7 @@ def _naming_what_is_kept(path: Path) -> Iterator[None]:
     except OSError as error:
         with suppress(OSError):
             path.with_name(path.name + ".tmp").unlink()
-        kept = next(iter(_newest_first(path.parent)), None)
+        kept = next(iter(newest_first(path.parent)), None)
         raise CheckpointError(
             f"cannot write {path}: {error.strerror}. Make room or choose another --work-dir, then go on with --resume "
             + (f"from {kept}, which is intact" if kept else "(no earlier checkpoint exists)")
@@ -106,10 +106,29 @@ def load_model(model: nn.Module, path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: Missing, corrupt, or of another model.
     """
+    content = read_checkpoint(path)
+    load_state(model, content, path)
+    return content
+
+
+def read_checkpoint(path: Path) -> Any:
+    """Return what a checkpoint of ours or an official release holds.
+
+    Raises:
+        CheckpointError: Missing or corrupt.
+    """
     if (fault := find_fault(path)) is not None:
-        good = [p for p in _newest_first(path.parent) if p != path and find_fault(p) is None]
+        good = [p for p in newest_first(path.parent) if p != path and find_fault(p) is None]
         raise CheckpointError(f"{path} {fault}." + (f" {good[0]} is intact" if good else ""))
-    content = read_file(path)
+    return read_file(path)
+
+
+def load_state(model: nn.Module, content: Any, path: Path) -> None:
+    """Load all weights of a model from the content of the checkpoint ``path``.
+
+    Raises:
+        CheckpointError: It is of another model.
+    """
     config_name = meta_of(content).get("config_name")
     origin = f" It was trained with {config_name}: use that config" if config_name else ""
     try:
@@ -119,7 +138,6 @@ def load_model(model: nn.Module, path: Path) -> dict[str, Any]:
     if lacking := {**dict.fromkeys(report.missing, "missing"), **report.skipped, **report.resized}:
         first = "; ".join(f"{name}: {what}" for name, what in list(lacking.items())[:3])
         raise CheckpointError(f"{path} is a checkpoint of another model ({first}).{origin}")
-    return content
 
 
 def find_fault(path: Path) -> str | None:
@@ -138,7 +156,7 @@ def find_fault(path: Path) -> str | None:
 
 def find_latest(work_dir: Path, warn: Callable[[str], None]) -> Path | None:
     """Return the newest intact checkpoint of a run; each newer one that is not is named through ``warn``."""
-    for path in _newest_first(work_dir):
+    for path in newest_first(work_dir):
         if (fault := find_fault(path)) is None:
             return path
         warn(f"{path} {fault}: falling back to the one before")
@@ -237,7 +255,8 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("*.pth") if re.match(r"(iter|epoch)_\d+\.|best_", p.name) and p.is_file())
 
 
-def _newest_first(folder: Path) -> list[Path]:
+def newest_first(folder: Path) -> list[Path]:
+    """Return the checkpoints of a run that are there, intact or not."""
     manifest = read_manifest(folder)
     names = sorted(manifest, key=lambda name: manifest[name]["iter"], reverse=True)
     return [folder / name for name in names if (folder / name).is_file()]

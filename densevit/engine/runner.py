@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +20,7 @@ from densevit import __version__
 from densevit.engine.checkpoint import find_latest, holds_checkpoints, load_model, repair_manifest, save_checkpoint
 from densevit.engine.checkpoint_meta import meta_of
 from densevit.engine.config_trust import check_types
+from densevit.engine.plain_config import to_plain
 from densevit.engine.progress import ProgressHook
 from densevit.engine.run_folder import locked, name_of_logs
 from densevit.errors import CheckpointError, ConfigError
@@ -213,7 +213,7 @@ class Runner(MMEngineRunner):
                 "epoch": epoch,
                 "seed": self.seed,
                 "schedule": self._schedule(),
-                "config": self._config_text,
+                "config": to_plain(self.cfg),
                 "config_name": Path(self.cfg.filename or "").name,
                 "dataset": self.train_dataloader.dataset.metainfo,
                 "densevit": __version__,
@@ -226,10 +226,6 @@ class Runner(MMEngineRunner):
         self.call_hook("before_save_checkpoint", checkpoint=checkpoint)
         if is_main_process():
             save_checkpoint(checkpoint, Path(self.work_dir) / name, score)
-
-    @cached_property
-    def _config_text(self) -> str:
-        return str(self.cfg.pretty_text)  # formatting it takes longer than to write a small checkpoint
 
     @contextmanager
     def _display(self) -> Iterator[None]:

@@ -62,10 +62,13 @@ class DenseModel(BaseModel):
         self.inference: Callable[..., Any] | None = MODELS.build(inference) if inference else None
         self.precision = precision
 
+    def computes_in_bf16(self, device: str) -> bool:
+        """Say whether the network runs under autocast on a type of device."""
+        return self.precision == "bf16" or (self.precision == "auto" and has_fast_bf16(device))
+
     def network(self, x: Tensor) -> Any:
         """Return the raw outputs of the head for a normalised batch ``(N, C, H, W)``."""
-        low = self.precision == "bf16" or (self.precision == "auto" and has_fast_bf16(x.device.type))
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.computes_in_bf16(x.device.type)):
             features = self.backbone(x)
             if self.neck is not None:
                 features = features._replace(maps=self.neck(features.maps, x.shape[2:]))

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from densevit.checkpoint_folder import read_folder
 from densevit.errors import CheckpointError
 from densevit.features import Backbone, Head, Neck
 from densevit.registry import BACKBONES
@@ -82,7 +83,7 @@ def load_weights(
 
     Args:
         model: A backbone, or a model with the attributes ``backbone``, ``head`` and perhaps ``neck``.
-        source: File of safetensors, NumPy or PyTorch, or what such a file holds.
+        source: File of safetensors, NumPy or PyTorch, folder of a run of several processes, or what such holds.
         allow_partial: Accept weights that leave tensors of the backbone as they are.
         verbose: Print the report.
 
@@ -110,9 +111,13 @@ def load_weights(
 def read_file(path: Path) -> Any:
     """Read a file of safetensors, NumPy (.npz) or PyTorch on the CPU, without executing anything in it.
 
+    Or the folder that several processes wrote of a model that was split over them, whole.
+
     Raises:
         CheckpointError: It is missing, corrupt, or holds more than tensors and plain values.
     """
+    if path.is_dir():
+        return read_folder(path)
     if not path.is_file():
         raise CheckpointError(f"{path} is not a file" if path.exists() else f"{path} does not exist")
     try:

@@ -25,6 +25,7 @@ ORDER = (
     "necks",
     "preprocess",
     "classifier",
+    "checkpoint_folder",
     "weights",
     "engine",
     "model",

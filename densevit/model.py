@@ -1,6 +1,10 @@
 """The one model class: every task trains, validates and predicts through it."""
 
+import inspect
+import os
 import re
+import shutil
+import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -12,7 +16,7 @@ from torch import Tensor
 
 from densevit.errors import ConfigError
 from densevit.features import Backbone, FeatureSpec, Head, Losses, Neck, Specs
-from densevit.registry import BACKBONES, HEADS, MODELS, NECKS, accepted_keys
+from densevit.registry import BACKBONES, HEADS, MODELS, NECKS, accepted_keys, suggestion
 from densevit.structures import Sample
 
 PRECISIONS = ("auto", "bf16", "fp32")
@@ -33,6 +37,9 @@ class DenseModel(BaseModel):
             "auto" does so where the device has it in hardware.
         activation_checkpointing: Keep no activations within blocks of the backbone; compute them again in the
             backward pass. Less memory for about a third more time.
+        compile: True, or options of `torch.compile`, compiles the backbone in training and evaluation; weights keep
+            their names. The first size of inputs is compiled for itself, and when another one comes all others are
+            compiled at once; ``dict(dynamic=False)`` compiles each size for itself.
     """
 
     def __init__(
@@ -44,6 +51,7 @@ class DenseModel(BaseModel):
         inference: dict[str, Any] | None = None,
         precision: str = "auto",
         activation_checkpointing: bool = False,
+        compile: bool | dict[str, Any] = False,
     ) -> None:
         if precision not in PRECISIONS:
             raise ConfigError(f"model.precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
@@ -53,6 +61,10 @@ class DenseModel(BaseModel):
         )
         self.backbone = net
         net.checkpointing = activation_checkpointing
+        if compile is not False:
+            options = {} if compile is True else compile
+            _check_compiler(options)
+            net.compile(**options)
         specs: Specs = net.specs
         self.neck: Neck | None = None
         if neck is not None:
@@ -110,6 +122,20 @@ class DenseModel(BaseModel):
                 for name, value in terms.items():
                     losses[name] = losses.get(name, 0) + value * (len(members) / len(samples))
         return [predictions[i] for i in range(len(samples))], losses
+
+
+def _check_compiler(options: dict[str, Any]) -> None:
+    """Raise `ConfigError` where the compiler would fail in the first step: for CPUs, it writes C++."""
+    accepted = inspect.signature(torch.compile).parameters.keys() - {"model", "disable"}
+    for key in options:
+        if key not in accepted:
+            raise ConfigError(f"model.compile takes no {key!r}.{suggestion(key, accepted)}")
+    command = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if options.get("backend", "inductor") == "inductor" and not torch.cuda.is_available() and not shutil.which(command):
+        raise ConfigError(
+            f"model.compile needs a C++ compiler on the CPU, and there is no {command}: install one, name yours in the "
+            "environment variable CXX, or leave out compile"
+        )
 
 
 def _inputs_of_head(head: dict[str, Any], backbone: Backbone, specs: Specs) -> dict[str, Any]:

@@ -89,10 +89,13 @@ class Runner(MMEngineRunner):
             return MMDistributedDataParallel(module=model, broadcast_buffers=False, find_unused_parameters=unused)
         return super().wrap_model(model_wrapper_cfg, model)
 
-    def _shard(self, model: nn.Module, options: dict[str, Any]) -> nn.Module:
+    def _shard(self, model: Any, options: dict[str, Any]) -> nn.Module:
         if self.cfg.get("sync_bn"):
             model = convert_sync_batchnorm(model, self.cfg.sync_bn)
-        blocks = shard(model, torch.device(get_device()), **options)
+        device = torch.device(get_device())
+        # On CPUs, layer norm takes no weights of another type than its input's, and autocast does not cast them.
+        low = device.type != "cpu" and model.computes_in_bf16(device.type)
+        blocks = shard(model, device, low=low, **options)
         self.logger.info(
             f"fsdp: the model is split over {self.world_size} processes, {blocks} blocks of the backbone one by one"
         )

@@ -17,26 +17,26 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from densevit.errors import ConfigError
-from densevit.features import Backbone
 from densevit.registry import HOOKS
 
 LOW = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
 
 
-def shard(model: Any, device: torch.device, reshard_after_forward: bool = True) -> int:
+def shard(model: nn.Module, device: torch.device, reshard_after_forward: bool = True, low: bool = False) -> int:
     """Split a model on its device over all processes, in place; return how many blocks are split one by one.
 
     Each block of the backbone is gathered when it runs and freed after. What is left, stem, norms, neck and head, is
-    gathered once a step: heads read their weights in the loss too, after ``forward``. Weights are kept in fp32. Where
-    the model computes in bf16, those of blocks are gathered in it: autocast would keep a copy of each until the end of
-    the step. Batch norm wants its weights in fp32, so that blocks with any are gathered in that. Gradients are summed
-    in fp32.
+    gathered once a step: heads read their weights in the loss too, after ``forward``. What is split, and what the
+    optimizer sees, is fp32, and gradients are summed in fp32.
 
     Args:
-        model: A `DenseModel`; its initial weights become those of the first process.
+        model: Has a ``backbone``; its initial weights become those of the first process.
         device: Where the model is.
         reshard_after_forward: Free blocks after the forward pass and gather them again in the backward pass. False
             needs more memory and a third less communication.
+        low: Gather blocks in bf16: half the communication, and where autocast makes a copy of each weight in bf16 and
+            keeps it until the backward pass, there is none to make. Blocks with batch norm, which wants its weights in
+            fp32, stay in that.
 
     Raises:
         ConfigError: The backbone does not say what its blocks are.
@@ -44,15 +44,10 @@ def shard(model: Any, device: torch.device, reshard_after_forward: bool = True) 
     for value in model.state_dict().values():
         torch.distributed.broadcast(value, 0)
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
-    policy = LOW if model.computes_in_bf16(device.type) else MixedPrecisionPolicy()
     blocks = blocks_of(model.backbone)
     for block in blocks:
-        fully_shard(
-            block,
-            mesh=mesh,
-            reshard_after_forward=reshard_after_forward,
-            mp_policy=MixedPrecisionPolicy() if _has_batch_norm(block) else policy,
-        )
+        policy = LOW if low and not _has_batch_norm(block) else MixedPrecisionPolicy()
+        fully_shard(block, mesh=mesh, reshard_after_forward=reshard_after_forward, mp_policy=policy)
     fully_shard(model, mesh=mesh)
     for module in model.modules():
         module.register_load_state_dict_pre_hook(_split_whole_tensors)
@@ -60,7 +55,7 @@ def shard(model: Any, device: torch.device, reshard_after_forward: bool = True) 
     return len(blocks)
 
 
-def blocks_of(backbone: Backbone) -> list[nn.Module]:
+def blocks_of(backbone: Any) -> list[nn.Module]:
     """Return what runs one after the other: modules whose names in ``layer_groups`` end with a number.
 
     Raises:

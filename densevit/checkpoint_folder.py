@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from mmengine.dist import is_main_process
 from torch import Tensor
 
 from densevit.errors import CheckpointError
@@ -26,7 +27,7 @@ _MARKS = {"$tensor", "$items", "$tuple"}
 
 
 def write_folder(content: Mapping[str, Any], folder: Path) -> None:
-    """Write nested tensors and plain values; all processes of the group call it, with the same plain values.
+    """Write nested tensors and plain values; all processes, if there are several, call it with the same plain values.
 
     Tensors that are split over the processes are written by all of them, the others by the first process.
 
@@ -43,10 +44,11 @@ def write_folder(content: Mapping[str, Any], folder: Path) -> None:
         flatten_state_dict=False, flatten_sharded_tensors=False, dedup_save_to_lowest_rank=True
     )
     try:
-        metadata = dcp.save(tensors, storage_writer=dcp.FileSystemWriter(folder), planner=planner)
+        with warnings.catch_warnings(action="ignore"):  # that there is one process
+            metadata = dcp.save(tensors, storage_writer=dcp.FileSystemWriter(folder), planner=planner)
     except CheckpointException as error:
         raise _first_cause(error) from error
-    if torch.distributed.get_rank() == 0:
+    if is_main_process():
         split = {name for name, value in tensors.items() if isinstance(value, DTensor)}
         text = json.dumps({"version": VERSION, "content": tree, "tensors": _describe(metadata, split)})
         with open(folder / CONTENT, "w") as file:

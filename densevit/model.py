@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from mmengine.model import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from densevit.errors import ConfigError
 from densevit.features import Backbone, FeatureSpec, Head, Losses, Neck, Specs
@@ -63,7 +63,7 @@ class DenseModel(BaseModel):
         net.checkpointing = activation_checkpointing
         if compile is not False:
             options = {} if compile is True else compile
-            _check_compiler(options)
+            _check_compiler(net, options)
             net.compile(**options)
         specs: Specs = net.specs
         self.neck: Neck | None = None
@@ -124,8 +124,8 @@ class DenseModel(BaseModel):
         return [predictions[i] for i in range(len(samples))], losses
 
 
-def _check_compiler(options: dict[str, Any]) -> None:
-    """Raise `ConfigError` where the compiler would fail in the first step: for CPUs, it writes C++."""
+def _check_compiler(backbone: Backbone, options: dict[str, Any]) -> None:
+    """Raise `ConfigError` where compiling would fail in the first step: for CPUs, it writes C++."""
     accepted = inspect.signature(torch.compile).parameters.keys() - {"model", "disable"}
     for key in options:
         if key not in accepted:
@@ -135,6 +135,11 @@ def _check_compiler(options: dict[str, Any]) -> None:
         raise ConfigError(
             f"model.compile needs a C++ compiler on the CPU, and there is no {command}: install one, name yours in the "
             "environment variable CXX, or leave out compile"
+        )
+    if backbone.checkpointing and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in backbone.modules()):
+        raise ConfigError(
+            f"model.activation_checkpointing cannot be compiled with the batch norms of {type(backbone).__name__}, which "
+            "would count each batch twice: leave out compile or activation_checkpointing"
         )
 
 

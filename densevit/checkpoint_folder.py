@@ -76,7 +76,7 @@ def read_folder(folder: Path, mesh: "DeviceMesh | None" = None) -> dict[str, Any
     path = folder / CONTENT
     if not path.is_file():
         raise CheckpointError(
-            f"{folder} is no checkpoint of ours: it has no {CONTENT}. The .metadata of folders that other programs wrote "
+            f"{folder} is no checkpoint of ours: it has no {CONTENT}. The .metadata of other programs' folders "
             "is a pickle, which could do anything. If you trust the folder, make one file of it by "
             "torch.distributed.checkpoint.format_utils.dcp_to_torch_save"
             if folder.is_dir()
@@ -171,7 +171,9 @@ def _reader(folder: Path, described: Mapping[str, Any]) -> Any:
         chunks = []
         for offsets, sizes, file, offset, length in entry["parts"]:
             if file != Path(file).name:
-                raise CheckpointError(f"{folder / CONTENT} names {file}, which is outside of the folder: do not trust it")
+                raise CheckpointError(
+                    f"{folder / CONTENT} names {file}, which is outside of the folder: do not trust it"
+                )
             chunks.append(parts.ChunkStorageMetadata(torch.Size(offsets), torch.Size(sizes)))
             storage[parts.MetadataIndex(name, offsets)] = _StorageInfo(file, offset, length)
         properties = parts.TensorProperties(dtype=_dtype(entry))

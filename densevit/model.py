@@ -138,8 +138,8 @@ def _check_compiler(backbone: Backbone, options: dict[str, Any]) -> None:
         )
     if backbone.checkpointing and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in backbone.modules()):
         raise ConfigError(
-            f"model.activation_checkpointing cannot be compiled with the batch norms of {type(backbone).__name__}, which "
-            "would count each batch twice: leave out compile or activation_checkpointing"
+            f"model.activation_checkpointing cannot be compiled with the batch norms of {type(backbone).__name__}, "
+            "which would count each batch twice: leave out compile or activation_checkpointing"
         )
 
 

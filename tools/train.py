@@ -21,7 +21,9 @@ def main() -> None:
     )
     parser.add_argument("--auto-scale-lr", action="store_true", help="learning rate proportional to the batch size")
     parser.add_argument(
-        "--parallel", choices=("ddp", "fsdp"), help="several processes: a copy of the model each, or a part (docs/sharding.md)"
+        "--parallel",
+        choices=("ddp", "fsdp"),
+        help="several processes: a copy of the model each, or a part (docs/sharding.md)",
     )
     parser.add_argument("--seed", type=int)
     parser.add_argument("--deterministic", action="store_true", help="refuse operations that are not reproducible")

@@ -49,7 +49,11 @@ class WarmupEMA(BaseAveragedModel):
         if self.steps:
             step = int(self.steps)
             average = get_ema_multi_avg_fn(min(1 - self.momentum, (1 + step) / (10 + step)))
-            average([_own_part(self.avg_parameters[key]) for key in floats], [_own_part(source[key]) for key in floats], step)
+            average(
+                [_own_part(self.avg_parameters[key]) for key in floats],
+                [_own_part(source[key]) for key in floats],
+                step,
+            )
         self.steps += 1
 
 

@@ -59,7 +59,9 @@ def clean(folder: Path) -> None:
 
 def _facts(folder: Path, rank: int) -> dict[str, dict[str, Any]]:
     """Return size and SHA-256 of the files that a process wrote; the first one wrote what describes them too."""
-    own = [file for file in folder.iterdir() if file.name.startswith(f"__{rank}_" if rank else ("__0_", ".", "content"))]
+    own = [
+        file for file in folder.iterdir() if file.name.startswith(f"__{rank}_" if rank else ("__0_", ".", "content"))
+    ]
     return {file.name: {"size": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(own)}
 
 

@@ -45,7 +45,7 @@ def shard(model: nn.Module, device: torch.device, reshard_after_forward: bool = 
         torch.distributed.broadcast(value, 0)
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     blocks = blocks_of(model.backbone)
-    for block in blocks:
+    for block in reversed(blocks):  # inner ones first, where stages of timm contain some
         policy = LOW if low and not _has_batch_norm(block) else MixedPrecisionPolicy()
         fully_shard(block, mesh=mesh, reshard_after_forward=reshard_after_forward, mp_policy=policy)
     fully_shard(model, mesh=mesh)
@@ -65,10 +65,11 @@ def blocks_of(backbone: Any) -> list[nn.Module]:
         groups = backbone.layer_groups()
     except ConfigError:
         raise ConfigError(
-            f"parallel: fsdp splits backbones block by block, and {type(backbone).__name__} does not say what its blocks "
-            'are: add layer_groups to it, or train with parallel=dict(type="ddp")'
+            f"parallel: fsdp splits backbones block by block, and {type(backbone).__name__} does not say what its "
+            'blocks are: add layer_groups to it, or train with parallel=dict(type="ddp")'
         ) from None
-    starts = [start for group in groups for start in (*group, os.path.commonprefix(group))]
+    # timm's groups are whole names: what they begin with alike is the block.
+    starts = [start for group in groups for start in (*group, os.path.commonprefix(group))]  # noqa: RUF071
     names = {start.rstrip(".") for start in starts if start.endswith(".") and start.split(".")[-2].isdigit()}
     modules = {name: module for name, module in backbone.named_modules() if name in names}
     return [module for module in modules.values() if any(True for _ in module.parameters())]

@@ -84,9 +84,10 @@ def test_a_kill_while_saving_leaves_what_was_there(run: Path, moment: str, monke
             (run / "iter_3.tmp" / "content.json").unlink()
         raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(sharded_checkpoint, moment, killed)
-        save_folder(state(3), run / "iter_3")
+        with pytest.raises(Killed):
+            save_folder(state(3), run / "iter_3")
     clean(run)
     assert list(run.glob("*.tmp")) == []
     assert find_latest(run, print) == run / "iter_2"
@@ -103,9 +104,10 @@ def test_a_kill_while_the_best_is_replaced_keeps_one_of_the_two(run: Path, monke
             raise Killed
         return rename(self, target)
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", killed)
-        save_folder(state(3), run / "best_mIoU", score=0.6)
+        with pytest.raises(Killed):
+            save_folder(state(3), run / "best_mIoU", score=0.6)
     assert not (run / "best_mIoU").exists()
     clean(run)
     assert find_fault(run / "best_mIoU") is None

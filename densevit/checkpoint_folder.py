@@ -75,13 +75,7 @@ def read_folder(folder: Path, mesh: "DeviceMesh | None" = None) -> dict[str, Any
 
     path = folder / CONTENT
     if not path.is_file():
-        raise CheckpointError(
-            f"{folder} is no checkpoint of ours: it has no {CONTENT}. The .metadata of other programs' folders "
-            "is a pickle, which could do anything. If you trust the folder, make one file of it by "
-            "torch.distributed.checkpoint.format_utils.dcp_to_torch_save"
-            if folder.is_dir()
-            else f"{folder} does not exist"
-        )
+        raise CheckpointError(_no_checkpoint(folder))
     try:
         described = json.loads(path.read_text())
         if described["version"] != VERSION:
@@ -106,6 +100,20 @@ def read_folder(folder: Path, mesh: "DeviceMesh | None" = None) -> dict[str, Any
         raise CheckpointError(
             f"{folder} is corrupt; fetch it again ({type(cause).__name__}{': ' * bool(reason)}{reason})"
         ) from error
+
+
+def _no_checkpoint(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"{folder} does not exist"
+    if (folder / ".metadata").exists():
+        return (
+            f"{folder} is no checkpoint of ours: it has no {CONTENT}. The .metadata of other programs is a pickle, "
+            "which could do anything. If you trust the folder, make one file of it by "
+            "torch.distributed.checkpoint.format_utils.dcp_to_torch_save"
+        )
+    return (
+        f"{folder} is a folder, and no checkpoint: it has no {CONTENT}. Name the file or folder of a checkpoint in it"
+    )
 
 
 def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
@@ -142,6 +150,7 @@ def _describe(metadata: "Metadata", split: set[str]) -> dict[str, Any]:
     from torch.distributed.checkpoint.metadata import MetadataIndex
 
     described = {}
+    entry: Any
     for name, entry in metadata.state_dict_metadata.items():
         parts = []
         for chunk in entry.chunks:

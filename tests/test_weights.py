@@ -210,7 +210,7 @@ def test_missing_and_truncated_files_are_named(source: Model, suffix: str, tmp_p
 
 
 def test_any_other_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="is no checkpoint of ours"):
+    with pytest.raises(CheckpointError, match="is a folder, and no checkpoint"):
         read_file(tmp_path)
 
 

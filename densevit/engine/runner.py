@@ -80,21 +80,23 @@ class Runner(MMEngineRunner):
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         """Also split the model, and wrap on the CPU, where mmengine passes device ids that DDP refuses."""
-        if (parallel := dict(self.cfg.get("parallel") or {})).pop("type", "ddp") == "fsdp":
-            if self.distributed:
-                return self._shard(model.to(get_device()), parallel)
-            self.logger.warning("parallel: fsdp splits a model over processes, and there is one: start with torchrun")
+        if self.distributed and self._parallel() == "fsdp":
+            return self._shard(model.to(get_device()))
         if self.distributed and model_wrapper_cfg is None and not torch.cuda.is_available():
             unused = self.cfg.get("find_unused_parameters", False)
             return MMDistributedDataParallel(module=model, broadcast_buffers=False, find_unused_parameters=unused)
         return super().wrap_model(model_wrapper_cfg, model)
 
-    def _shard(self, model: Any, options: dict[str, Any]) -> nn.Module:
+    def _parallel(self) -> str:
+        return (self.cfg.get("parallel") or {}).get("type", "ddp")
+
+    def _shard(self, model: Any) -> nn.Module:
         if self.cfg.get("sync_bn"):
             model = convert_sync_batchnorm(model, self.cfg.sync_bn)
         device = torch.device(get_device())
         # On CPUs, layer norm takes no weights of another type than its input's, and autocast does not cast them.
         low = device.type != "cpu" and model.computes_in_bf16(device.type)
+        options = {key: value for key, value in self.cfg.parallel.items() if key != "type"}
         blocks = shard(model, device, low=low, **options)
         self.logger.info(
             f"fsdp: the model is split over {self.world_size} processes, {blocks} blocks of the backbone one by one"
@@ -148,6 +150,8 @@ class Runner(MMEngineRunner):
         for loop in loops:
             self._check_dataset(loop.dataloader.dataset)
         self._log_batch_size()
+        if self._parallel() == "fsdp" and not self.distributed:
+            self.logger.warning("parallel: fsdp splits a model over processes, and there is one: start with torchrun")
         with self._display():
             return super().train()
 
@@ -203,7 +207,9 @@ class Runner(MMEngineRunner):
             self._randomness_cfg.update(seed=meta["seed"])
             self.set_randomness(**self._randomness_cfg)
         fresh = [{k: v for k, v in group.items() if k != "params"} for group in self.optim_wrapper.param_groups]
-        self.optim_wrapper.load_state_dict(split_state(checkpoint["optimizer"], self.optim_wrapper.param_groups))
+        self.optim_wrapper.load_state_dict(
+            split_state(checkpoint["optimizer"], self.optim_wrapper.optimizer.param_groups)
+        )
         if meta["schedule"] == self._schedule():
             for scheduler, state in zip(self.param_schedulers or (), checkpoint["param_schedulers"], strict=True):
                 scheduler.load_state_dict(state)

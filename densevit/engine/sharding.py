@@ -22,7 +22,7 @@ from densevit.registry import HOOKS
 LOW = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
 
 
-def shard(model: nn.Module, device: torch.device, reshard_after_forward: bool = True, low: bool = False) -> int:
+def shard(model: Any, device: torch.device, reshard_after_forward: bool = True, low: bool = False) -> int:
     """Split a model on its device over all processes, in place; return how many blocks are split one by one.
 
     Each block of the backbone is gathered when it runs and freed after. What is left, stem, norms, neck and head, is
@@ -89,11 +89,14 @@ def like(own: Tensor | None, value: Tensor) -> Tensor:
 
 
 def split_state(state: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the state dict of an optimizer whose whole tensors are split as the parameters that they belong to."""
+    """Return the state dict of an optimizer whose whole tensors are split as the parameters that they belong to.
+
+    Whether it fits the optimizer, with these groups, is for ``load_state_dict`` to say.
+    """
     parameters = [parameter for group in groups for parameter in group["params"]]
     numbers = [number for group in state["param_groups"] for number in group["params"]]
     split = {}
-    for number, parameter in zip(numbers, parameters, strict=True):
+    for number, parameter in zip(numbers, parameters, strict=False):
         if number in state["state"]:
             values = state["state"][number]
             split[number] = {k: like(parameter, v) if isinstance(v, Tensor) else v for k, v in values.items()}

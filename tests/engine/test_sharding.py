@@ -152,8 +152,8 @@ def test_an_optimizer_that_needs_whole_gradients_is_refused(config: Config) -> N
 
 
 def test_one_process_says_that_there_is_nothing_to_split(config: Config, tmp_path: Path) -> None:
-    config.parallel = {"type": "fsdp"}
-    assert mesh_of(Runner.from_cfg(config).model) is None
+    config.parallel, config.train_cfg.max_iters = {"type": "fsdp"}, 1
+    assert mesh_of(Runner.from_cfg(config).train()) is None
     assert "there is one: start with torchrun" in next((tmp_path / "run").glob("*/*.log")).read_text()
 
 
@@ -220,6 +220,7 @@ def test_two_processes_with_half_of_the_model_each_train_as_two_with_a_copy(
     config.train_cfg = {"by_epoch": False, "max_iters": STEPS, "val_interval": STEPS}
     config.train_dataloader.batch_size = 2
     config.custom_hooks = [{"type": "EMAHook", "ema_type": "WarmupEMA", "momentum": 0.2}]
+    config.optim_wrapper.update({"constructor": "LayerDecayConstructor", "paramwise_cfg": {"layer_decay": 0.8}})
     config.dump(tmp_path / "tiny.py")
     errors = in_processes(partial(_train_all, tmp_path), 2)
     assert all("iter_3 does not exist" in error for error in errors)

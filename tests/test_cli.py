@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
-from densevit.cli import _check_writable, add_config_options, add_run_options, config_from, use_inference
+from densevit.cli import _check_writable, add_config_options, add_run_options, config_from
 from densevit.errors import ConfigError
+from densevit.inference import use_inference
 
 SLIDE = {"type": "SlideInference", "crop_size": (64, 64)}
 
@@ -37,7 +38,7 @@ def test_detectors_have_an_augmentation_of_their_own(head: str) -> None:
 
 @pytest.mark.parametrize("tta", [False, True])
 def test_detectors_cannot_slide(tta: bool) -> None:
-    with pytest.raises(ConfigError, match="--slide is for segmentation: RetinaHead sees whole images"):
+    with pytest.raises(ConfigError, match="sliding windows are for segmentation: RetinaHead sees whole images"):
         inference("RetinaHead", None, slide=True, tta=tta)
 
 

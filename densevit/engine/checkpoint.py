@@ -16,9 +16,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from densevit.checkpoint_folder import read_folder
 from densevit.data.file_hash import sha256_of
+from densevit.engine.checkpoint_meta import meta_of
 from densevit.engine.sharding import mesh_of
 from densevit.errors import CheckpointError
 from densevit.weights import load_weights, read_file
@@ -56,7 +58,7 @@ def enter(path: Path, written: dict[str, Any], meta: dict[str, Any], score: floa
 
 def unwritable(path: Path, error: OSError) -> CheckpointError:
     """Return the error that says that a checkpoint cannot be written, and which one there is."""
-    kept = next(iter(_newest_first(path.parent)), None)
+    kept = next(iter(newest_first(path.parent)), None)
     return CheckpointError(
         f"cannot write {path}: {error.strerror}. Make room or choose another --work-dir, then go on with --resume "
         + (f"from {kept}, which is intact" if kept else "(no earlier checkpoint exists)")
@@ -95,12 +97,31 @@ def load_model(model: nn.Module, path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: Missing, corrupt, or of another model.
     """
+    content = read_checkpoint(path, mesh_of(model))
+    load_state(model, content, path)
+    return content
+
+
+def read_checkpoint(path: Path, mesh: DeviceMesh | None = None) -> Any:
+    """Return what a checkpoint of ours or an official release holds; of a folder the part of this process in ``mesh``.
+
+    Raises:
+        CheckpointError: Missing or corrupt.
+    """
     if (fault := find_fault(path)) is not None:
-        good = [p for p in _newest_first(path.parent) if p != path and find_fault(p) is None]
+        good = [p for p in newest_first(path.parent) if p != path and find_fault(p) is None]
         raise CheckpointError(f"{path} {fault}." + (f" {good[0]} is intact" if good else ""))
-    content = read_folder(path, mesh_of(model)) if path.is_dir() else read_file(path)
-    meta = content.get("meta", {}) if isinstance(content, dict) else {}
-    origin = f" It was trained with {meta['config_name']}: use that config" if meta.get("config_name") else ""
+    return read_folder(path, mesh) if path.is_dir() else read_file(path)
+
+
+def load_state(model: nn.Module, content: Any, path: Path) -> None:
+    """Load all weights of a model from the content of the checkpoint ``path``.
+
+    Raises:
+        CheckpointError: It is of another model.
+    """
+    config_name = meta_of(content).get("config_name")
+    origin = f" It was trained with {config_name}: use that config" if config_name else ""
     try:
         report = load_weights(model, content, verbose=False)
     except CheckpointError as error:
@@ -108,7 +129,6 @@ def load_model(model: nn.Module, path: Path) -> dict[str, Any]:
     if lacking := {**dict.fromkeys(report.missing, "missing"), **report.skipped, **report.resized}:
         first = "; ".join(f"{name}: {what}" for name, what in list(lacking.items())[:3])
         raise CheckpointError(f"{path} is a checkpoint of another model ({first}).{origin}")
-    return content
 
 
 def find_fault(path: Path) -> str | None:
@@ -139,7 +159,7 @@ def _difference(file: Path, entry: dict[str, Any]) -> str | None:
 
 def find_latest(work_dir: Path, warn: Callable[[str], None]) -> Path | None:
     """Return the newest intact checkpoint of a run; each newer one that is not is named through ``warn``."""
-    for path in _newest_first(work_dir):
+    for path in newest_first(work_dir):
         if (fault := find_fault(path)) is None:
             return path
         warn(f"{path} {fault}: falling back to the one before")
@@ -173,7 +193,8 @@ def _write_manifest(folder: Path, manifest: dict[str, dict[str, Any]]) -> None:
     write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
 
 
-def _newest_first(folder: Path) -> list[Path]:
+def newest_first(folder: Path) -> list[Path]:
+    """Return the checkpoints of a run that are there, intact or not."""
     manifest = read_manifest(folder)
     names = sorted(manifest, key=lambda name: manifest[name]["iter"], reverse=True)
     return [folder / name for name in names if (folder / name).exists()]

@@ -9,9 +9,11 @@ from typing import Any
 from mmengine.config import Config
 
 from densevit import registry
+from densevit.engine.config_trust import check_files, check_types
 from densevit.errors import ConfigError
 from densevit.registry import Registry, suggestion
 
+CONFIGS = Path(__file__).parents[1] / "configs"
 LOADER_KEYS = {
     "batch_size",
     "dataset",
@@ -80,21 +82,39 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     Modules of ``custom_imports`` are looked for in the working directory and beside the config too.
 
     Args:
-        path: A text config of mmengine.
+        path: A text config of mmengine, in Python, or the name of one of ours, such as "segformer_b0_ade20k".
         options: Dotted keys to values, as from ``--cfg-options``.
 
     Raises:
-        ConfigError: The file does not exist, or a name or key in it does not.
+        ConfigError: The file or a base does not exist or is no Python, or a name or key in it is wrong.
     """
-    path = Path(path)
-    if not path.is_file():
-        folder = path.parent if path.parent.is_dir() else Path("configs")
-        raise ConfigError(f"no config {path}.{suggestion(path.name, (p.name for p in folder.glob('*.py')))}")
+    path = find_config(Path(path))
     sys.path.extend(p for p in (str(Path.cwd()), str(path.parent.resolve())) if p not in sys.path)
+    check_files(path)
     cfg = Config.fromfile(path)
     merge_options(cfg, options or {})
     check_config(cfg)
     return cfg
+
+
+def find_config(path: Path) -> Path:
+    """Return the file of a config, of one of ours by its name too, with or without ".py".
+
+    Raises:
+        ConfigError: There is none; the nearest name is suggested.
+    """
+    if path.is_file():
+        return path
+    ours = {p.relative_to(CONFIGS).with_suffix("").as_posix(): p for p in CONFIGS.rglob("*.py")}
+    name = path.as_posix().removesuffix(".py")
+    if name in ours:
+        return ours[name]
+    if path.parent != Path() and path.parent.is_dir():
+        raise ConfigError(f"no config {path}.{suggestion(path.name, (p.name for p in path.parent.glob('*.py')))}")
+    names = [name for name in ours if not name.startswith("_base_/")]
+    near = difflib.get_close_matches(name.removeprefix("configs/"), names, n=3)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else f" Those of densevit are in {CONFIGS}"
+    raise ConfigError(f"no config {path} (working directory: {Path.cwd()}).{hint}")
 
 
 def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
@@ -130,6 +150,7 @@ def _child(node: Any, part: str, key: str) -> Any:
 
 def check_config(cfg: Config) -> None:
     """Raise `ConfigError` for unknown types, misspelt keys and misspelt sections."""
+    check_types(cfg)
     for key in cfg:
         # A name that is no section of a run may be a variable, unless it is nearly one.
         if key not in RUN_KEYS and (near := difflib.get_close_matches(key, RUN_KEYS, n=1, cutoff=0.88)):

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.distributed
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import barrier, is_main_process
 from mmengine.logging import MMLogger
@@ -19,6 +20,9 @@ from torch import nn
 
 from densevit import __version__
 from densevit.engine.checkpoint import find_latest, load_model, read_manifest, save_checkpoint
+from densevit.engine.checkpoint_meta import meta_of
+from densevit.engine.config_trust import check_types
+from densevit.engine.plain_config import to_plain
 from densevit.engine.progress import ProgressHook
 from densevit.engine.sharded_checkpoint import clean, save_folder
 from densevit.engine.sharding import mesh_of, shard, split_state
@@ -56,6 +60,12 @@ class Runner(MMEngineRunner):
     _has_loaded: bool
     _timestamp: str
     _starts: ClassVar[Counter[str]] = Counter()  # of all runs of this process, by the second of their start
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> "Runner":
+        """Also see to it that no ``type`` is a dotted path, which mmengine would import."""
+        check_types(cfg)
+        return super().from_cfg(cfg)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Keep the environment, the config and lists of parameters off the terminal: they are in the log file."""
@@ -183,7 +193,7 @@ class Runner(MMEngineRunner):
         """
         checkpoint = load_model(self._bare_model(), Path(filename))
         self.logger.info(f"loaded {filename}")
-        trained = checkpoint.get("meta", {}).get("dataset", {}).get("classes")
+        trained = meta_of(checkpoint).get("dataset", {}).get("classes")
         for loop in (self._train_loop, self._test_loop):
             own = list(loop.dataloader.dataset.classes) if hasattr(loop, "dataloader") else trained
             if trained and trained != own:
@@ -196,9 +206,9 @@ class Runner(MMEngineRunner):
         mmengine's checkpoints would overwrite a changed schedule; here one that has changed is built anew.
         """
         checkpoint = self.load_checkpoint(filename)
-        if "optimizer" not in checkpoint:
-            raise CheckpointError(f"{filename} cannot be resumed: it holds no optimizer. Pass it as --weights")
-        meta = checkpoint["meta"]
+        meta = meta_of(checkpoint)
+        if "optimizer" not in checkpoint or "schedule" not in meta:
+            raise CheckpointError(f"{filename} cannot be resumed: it holds no state of a run. Pass it as --weights")
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         self._bare_model().load_state_dict(checkpoint["state_dict"])  # a hook, EMA's, may have exchanged the weights
         self.train_loop._iter, self.train_loop._epoch = meta["iter"], meta["epoch"]
@@ -233,7 +243,7 @@ class Runner(MMEngineRunner):
                 "epoch": epoch,
                 "seed": self.seed,
                 "schedule": self._schedule(),
-                "config": self.cfg.pretty_text,
+                "config": to_plain(self.cfg),
                 "config_name": Path(self.cfg.filename or "").name,
                 "dataset": self.train_dataloader.dataset.metainfo,
                 "densevit": __version__,

@@ -20,6 +20,11 @@ def main() -> None:
         "--weights", metavar="PATH", help="start from these weights: ours, official, timm, Hugging Face"
     )
     parser.add_argument("--auto-scale-lr", action="store_true", help="learning rate proportional to the batch size")
+    parser.add_argument(
+        "--parallel",
+        choices=("ddp", "fsdp"),
+        help="several processes: a copy of the model each, or a part (docs/sharding.md)",
+    )
     parser.add_argument("--seed", type=int)
     parser.add_argument("--deterministic", action="store_true", help="refuse operations that are not reproducible")
     args = parser.parse_args()
@@ -32,6 +37,8 @@ def main() -> None:
         cfg.model.weights = args.weights
     if args.auto_scale_lr:
         cfg.auto_scale_lr.enable = True
+    if args.parallel is not None and args.parallel != (cfg.get("parallel") or {}).get("type", "ddp"):
+        cfg.parallel = {"type": args.parallel}
     if args.seed is not None:
         cfg.randomness.seed = args.seed
     cfg.randomness.deterministic = args.deterministic

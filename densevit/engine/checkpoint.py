@@ -1,22 +1,27 @@
 """Checkpoints that are written whole or not at all, and prove themselves when they are read.
 
 mmengine writes in place and unpickles on loading. Here a file is written beside its place, synced and renamed;
-its size and SHA-256 go to a manifest, since neither torch nor safetensors notices a flipped byte.
+its size and SHA-256 go to a manifest, since neither torch nor safetensors notices a flipped byte. The checkpoint of a
+model that is split over processes is a folder, of which the same holds.
 """
 
 import hashlib
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 
+from densevit.checkpoint_folder import read_folder
 from densevit.data.file_hash import sha256_of
 from densevit.engine.checkpoint_meta import meta_of
+from densevit.engine.sharding import mesh_of
 from densevit.errors import CheckpointError
 from densevit.weights import load_weights, read_file
 
@@ -37,22 +42,27 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path, score: float | None 
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
     data = buffer.getbuffer()
-    entry = {
-        "size": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "iter": checkpoint["meta"]["iter"],
-        "epoch": checkpoint["meta"]["epoch"],
-        **({} if score is None else {"score": score}),
-    }
+    written = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     try:
         write_atomically(path, data)
-        _write_manifest(path.parent, {**read_manifest(path.parent), path.name: entry})
+        enter(path, written, checkpoint["meta"], score)
     except OSError as error:
-        kept = next(iter(newest_first(path.parent)), None)
-        raise CheckpointError(
-            f"cannot write {path}: {error.strerror}. Make room or choose another --work-dir, then go on with --resume "
-            + (f"from {kept}, which is intact" if kept else "(no earlier checkpoint exists)")
-        ) from error
+        raise unwritable(path, error) from error
+
+
+def enter(path: Path, written: dict[str, Any], meta: dict[str, Any], score: float | None) -> None:
+    """Enter a checkpoint into the manifest beside it."""
+    entry = {**written, "iter": meta["iter"], "epoch": meta["epoch"], **({} if score is None else {"score": score})}
+    _write_manifest(path.parent, {**read_manifest(path.parent), path.name: entry})
+
+
+def unwritable(path: Path, error: OSError) -> CheckpointError:
+    """Return the error that says that a checkpoint cannot be written, and which one there is."""
+    kept = next(iter(newest_first(path.parent)), None)
+    return CheckpointError(
+        f"cannot write {path}: {error.strerror}. Make room or choose another --work-dir, then go on with --resume "
+        + (f"from {kept}, which is intact" if kept else "(no earlier checkpoint exists)")
+    )
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
@@ -67,26 +77,33 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync(path.parent)
+
+
+def sync(folder: Path) -> None:
+    """Have the names of the files of a folder written to the disk."""
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)
 
 
 def load_model(model: nn.Module, path: Path) -> dict[str, Any]:
-    """Load all weights of a model, from a checkpoint of ours or an official release, and return what the file holds.
+    """Load all weights of a model, from a checkpoint of ours or an official release, and return what it holds.
+
+    A process of several over which the model is split reads its part of a folder only.
 
     Raises:
         CheckpointError: Missing, corrupt, or of another model.
     """
-    content = read_checkpoint(path)
+    content = read_checkpoint(path, mesh_of(model))
     load_state(model, content, path)
     return content
 
 
-def read_checkpoint(path: Path) -> Any:
-    """Return what a checkpoint of ours or an official release holds.
+def read_checkpoint(path: Path, mesh: DeviceMesh | None = None) -> Any:
+    """Return what a checkpoint of ours or an official release holds; of a folder the part of this process in ``mesh``.
 
     Raises:
         CheckpointError: Missing or corrupt.
@@ -94,7 +111,7 @@ def read_checkpoint(path: Path) -> Any:
     if (fault := find_fault(path)) is not None:
         good = [p for p in newest_first(path.parent) if p != path and find_fault(p) is None]
         raise CheckpointError(f"{path} {fault}." + (f" {good[0]} is intact" if good else ""))
-    return read_file(path)
+    return read_folder(path, mesh) if path.is_dir() else read_file(path)
 
 
 def load_state(model: nn.Module, content: Any, path: Path) -> None:
@@ -115,15 +132,27 @@ def load_state(model: nn.Module, content: Any, path: Path) -> None:
 
 
 def find_fault(path: Path) -> str | None:
-    """Say how a file differs from its entry in the manifest; None if it does not, or has no entry."""
-    if not path.is_file():
+    """Say how a file or folder differs from its entry in the manifest; None if it does not, or has no entry."""
+    if not path.exists():
         return "does not exist"
     entry = read_manifest(path.parent).get(path.name)
     if entry is None:
         return None
-    if path.stat().st_size != entry["size"]:
-        return f"is corrupt: {path.stat().st_size} bytes where {entry['size']} were written"
-    if sha256_of(path) != entry["sha256"]:
+    if "files" not in entry:
+        return _difference(path, entry)
+    for name, written in entry["files"].items():
+        if (fault := _difference(path / name, written)) is not None:
+            return f"is corrupt: its file {name} {fault}"
+    return None
+
+
+def _difference(file: Path, entry: dict[str, Any]) -> str | None:
+    """Say how a file differs from what was written."""
+    if not file.is_file():
+        return "does not exist"
+    if file.stat().st_size != entry["size"]:
+        return f"is corrupt: {file.stat().st_size} bytes where {entry['size']} were written"
+    if sha256_of(file) != entry["sha256"]:
         return "is corrupt: its bytes are not those that were written (SHA-256 differs)"
     return None
 
@@ -138,14 +167,25 @@ def find_latest(work_dir: Path, warn: Callable[[str], None]) -> Path | None:
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return file name -> size, sha256, iter, epoch; empty where there is no manifest."""
+    """Return the entry of each checkpoint by its name; empty where there is no manifest.
+
+    It has ``iter``, ``epoch``, ``score`` of a best one, ``size`` and ``sha256``; a folder's has these of its ``files``.
+    """
     path = folder / MANIFEST
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
+def delete(path: Path) -> None:
+    """Delete a file or a folder, if there is one."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def remove(path: Path) -> None:
     """Delete a checkpoint and its entry."""
-    path.unlink(missing_ok=True)
+    delete(path)
     _write_manifest(path.parent, {k: v for k, v in read_manifest(path.parent).items() if k != path.name})
 
 
@@ -157,4 +197,4 @@ def newest_first(folder: Path) -> list[Path]:
     """Return the checkpoints of a run that are there, intact or not."""
     manifest = read_manifest(folder)
     names = sorted(manifest, key=lambda name: manifest[name]["iter"], reverse=True)
-    return [folder / name for name in names if (folder / name).is_file()]
+    return [folder / name for name in names if (folder / name).exists()]

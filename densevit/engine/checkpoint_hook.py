@@ -50,7 +50,9 @@ class CheckpointHook(Hook):
         if self.save_best not in metrics:
             raise ConfigError(f"save_best={self.save_best!r} is not a metric.{suggestion(self.save_best, metrics)}")
         name, score = f"best_{self.save_best}.pth", metrics[self.save_best]
-        if score > read_manifest(Path(runner.work_dir)).get(name, {}).get("score", float("-inf")):
+        manifest = read_manifest(Path(runner.work_dir))
+        both = (manifest.get(key, {}) for key in (name, name.removesuffix(".pth")))  # a file, or a split model's folder
+        if score > max(entry.get("score", float("-inf")) for entry in both):
             runner.save_checkpoint(name, runner.iter, runner.epoch, score=score)
 
     def _save(self, runner: Any, name: str, step: int, epoch: int) -> None:

@@ -40,6 +40,8 @@ PARAMWISE_KEYS = {
     "flat_decay_mult",
     "norm_decay_mult",
 }
+PARALLEL_KEYS = {"ddp": {"type"}, "fsdp": {"reshard_after_forward", "type"}}
+WHOLE_GRADIENTS = {"Adafactor", "LBFGS", "Muon", "ViTAdafactor"}  # optimizers that look at more than single elements
 RUN_KEYS = {
     "auto_scale_lr",
     "check_data",
@@ -56,6 +58,7 @@ RUN_KEYS = {
     "log_processor",
     "model",
     "optim_wrapper",
+    "parallel",
     "param_scheduler",
     "randomness",
     "resume",
@@ -160,6 +163,7 @@ def check_config(cfg: Config) -> None:
         for metric in _as_list(cfg.get(f"{split}_evaluator")):
             registry.METRICS.check(metric)
     _check_schedule(cfg)
+    _check_parallel(cfg)
     hooks = [h for h in (cfg.get("default_hooks") or {}).values() if h is not None]
     for hook in hooks + _as_list(cfg.get("custom_hooks")):
         _check(registry.HOOKS, hook, apart=("priority",))
@@ -225,6 +229,22 @@ def _check_schedule(cfg: Config) -> None:
         for key in cfg.get(section) or ():
             if key not in known:
                 raise ConfigError(f"{section} takes no {key!r}.{suggestion(key, known)}")
+
+
+def _check_parallel(cfg: Config) -> None:
+    parallel = cfg.get("parallel") or {}
+    kind = parallel.get("type", "ddp")
+    if kind not in PARALLEL_KEYS:
+        raise ConfigError(f"parallel.type is one of {', '.join(PARALLEL_KEYS)}, not {kind!r}")
+    for key in parallel:
+        if key not in PARALLEL_KEYS[kind]:
+            raise ConfigError(f"parallel of type {kind} takes no {key!r}.{suggestion(key, PARALLEL_KEYS[kind])}")
+    optimizer = ((cfg.get("optim_wrapper") or {}).get("optimizer") or {}).get("type")
+    if kind == "fsdp" and optimizer in WHOLE_GRADIENTS:
+        raise ConfigError(
+            f"optim_wrapper.optimizer {optimizer} needs whole gradients, which parallel of type fsdp splits: "
+            'take AdamW, or parallel=dict(type="ddp")'
+        )
 
 
 def _check_paramwise(constructor: str, options: Mapping[str, Any]) -> None:

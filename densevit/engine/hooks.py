@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from densevit.engine.checkpoint_hook import CheckpointHook
 from densevit.engine.progress import ProgressHook
 from densevit.engine.report import ReportHook
+from densevit.engine.sharding import ShardingHook
 from densevit.engine.writer import PredictionWriterHook
 from densevit.errors import NonFiniteLossError
 from densevit.registry import HOOKS
@@ -22,6 +23,7 @@ __all__ = [
     "PredictionWriterHook",
     "ProgressHook",
     "ReportHook",
+    "ShardingHook",
     "StepSeedHook",
 ]
 

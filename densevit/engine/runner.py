@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 import torch
 import torch.distributed
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.dist import barrier, is_main_process
 from mmengine.logging import MMLogger
-from mmengine.model import MMDistributedDataParallel, is_model_wrapper
+from mmengine.model import MMDistributedDataParallel, convert_sync_batchnorm, is_model_wrapper
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 
@@ -23,6 +24,8 @@ from densevit.engine.checkpoint_meta import meta_of
 from densevit.engine.config_trust import check_types
 from densevit.engine.plain_config import to_plain
 from densevit.engine.progress import ProgressHook
+from densevit.engine.sharded_checkpoint import clean, save_folder
+from densevit.engine.sharding import mesh_of, shard, split_state
 from densevit.errors import CheckpointError, ConfigError
 from densevit.weights import load_weights
 
@@ -30,6 +33,7 @@ ALWAYS = {
     "step_seed": {"type": "StepSeedHook"},
     "non_finite": {"type": "NonFiniteLossHook"},
     "bounded_history": {"type": "BoundedHistoryHook"},
+    "sharding": {"type": "ShardingHook"},
 }
 
 LENGTHY = (
@@ -85,11 +89,34 @@ class Runner(MMEngineRunner):
             self._timestamp += f"_{count}"
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
-        """Also wrap on the CPU, where mmengine passes device ids that DDP refuses."""
+        """Also split the model, and wrap on the CPU, where mmengine passes device ids that DDP refuses."""
+        if self.distributed and self._parallel() == "fsdp":
+            return self._shard(model.to(get_device()))
         if self.distributed and model_wrapper_cfg is None and not torch.cuda.is_available():
             unused = self.cfg.get("find_unused_parameters", False)
             return MMDistributedDataParallel(module=model, broadcast_buffers=False, find_unused_parameters=unused)
         return super().wrap_model(model_wrapper_cfg, model)
+
+    def _parallel(self) -> str:
+        return (self.cfg.get("parallel") or {}).get("type", "ddp")
+
+    def _shard(self, model: Any) -> nn.Module:
+        if self.cfg.get("sync_bn"):
+            model = convert_sync_batchnorm(model, self.cfg.sync_bn)
+        device = torch.device(get_device())
+        # On CPUs, layer norm takes no weights of another type than its input's, and autocast does not cast them.
+        low = device.type != "cpu" and model.computes_in_bf16(device.type)
+        options = {key: value for key, value in self.cfg.parallel.items() if key != "type"}
+        blocks = shard(model, device, low=low, **options)
+        self.logger.info(
+            f"fsdp: the model is split over {self.world_size} processes, {blocks} blocks of the backbone one by one"
+        )
+        return model
+
+    def _init_model_weights(self) -> None:
+        """Leave a split model alone: mmengine would send all processes the part of the first one."""
+        if mesh_of(self.model) is None:
+            super()._init_model_weights()
 
     def build_model(self, model: Any) -> nn.Module:
         """Also load ``model.weights``, unless a checkpoint is going to be resumed."""
@@ -133,6 +160,8 @@ class Runner(MMEngineRunner):
         for loop in loops:
             self._check_dataset(loop.dataloader.dataset)
         self._log_batch_size()
+        if self._parallel() == "fsdp" and not self.distributed:
+            self.logger.warning("parallel: fsdp splits a model over processes, and there is one: start with torchrun")
         with self._display():
             return super().train()
 
@@ -188,7 +217,9 @@ class Runner(MMEngineRunner):
             self._randomness_cfg.update(seed=meta["seed"])
             self.set_randomness(**self._randomness_cfg)
         fresh = [{k: v for k, v in group.items() if k != "params"} for group in self.optim_wrapper.param_groups]
-        self.optim_wrapper.load_state_dict(checkpoint["optimizer"])
+        self.optim_wrapper.load_state_dict(
+            split_state(checkpoint["optimizer"], self.optim_wrapper.optimizer.param_groups)
+        )
         if meta["schedule"] == self._schedule():
             for scheduler, state in zip(self.param_schedulers or (), checkpoint["param_schedulers"], strict=True):
                 scheduler.load_state_dict(state)
@@ -201,7 +232,11 @@ class Runner(MMEngineRunner):
         self.logger.info(f"resumed {filename} at step {self.iter}, epoch {self.epoch}")
 
     def save_checkpoint(self, name: str, step: int, epoch: int, score: float | None = None) -> None:
-        """Write a checkpoint of plain values and tensors atomically into the work_dir."""
+        """Write a checkpoint of plain values and tensors atomically into the work_dir.
+
+        That of a split model is a folder, ``iter_10`` for ``iter_10.pth``, to which each process writes its part.
+        """
+        split = mesh_of(self._bare_model()) is not None
         checkpoint = {
             "meta": {
                 "iter": step,
@@ -214,12 +249,14 @@ class Runner(MMEngineRunner):
                 "densevit": __version__,
                 "torch": str(torch.__version__),
             },
-            "state_dict": {k: v.cpu() for k, v in self._bare_model().state_dict().items()},
+            "state_dict": {k: v if split else v.cpu() for k, v in self._bare_model().state_dict().items()},
             "optimizer": self.optim_wrapper.state_dict(),
             "param_schedulers": [s.state_dict() for s in self.param_schedulers or ()],
         }
         self.call_hook("before_save_checkpoint", checkpoint=checkpoint)
-        if is_main_process():
+        if split:
+            save_folder(checkpoint, Path(self.work_dir) / name.removesuffix(".pth"), score)
+        elif is_main_process():
             save_checkpoint(checkpoint, Path(self.work_dir) / name, score)
 
     @contextmanager
@@ -251,8 +288,7 @@ class Runner(MMEngineRunner):
     def _guard_work_dir(self) -> None:
         """Refuse to mix two runs in one folder; clear what a killed process left half-written."""
         folder = Path(self.work_dir)
-        for temporary in folder.glob("*.tmp"):
-            temporary.unlink()
+        clean(folder)
         if not self._resume and read_manifest(folder):
             raise ConfigError(
                 f"{folder} holds checkpoints of an earlier run. Go on with it by --resume, or choose another --work-dir"

@@ -45,7 +45,8 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path, score: float | None 
     }
     try:
         write_atomically(path, data)
-        _write_manifest(path.parent, {**read_manifest(path.parent), path.name: entry})
+        earlier = {name: e for name, e in read_manifest(path.parent).items() if name != path.name}
+        _write_manifest(path.parent, {**earlier, path.name: entry})  # the last one written is the last entry
     except OSError as error:
         kept = next(iter(_newest_first(path.parent)), None)
         raise CheckpointError(
@@ -135,6 +136,9 @@ def _write_manifest(folder: Path, manifest: dict[str, dict[str, Any]]) -> None:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    manifest = read_manifest(folder)
-    names = sorted(manifest, key=lambda name: manifest[name]["iter"], reverse=True)
+    """Return the files of the manifest, the last written first, and the best ones after the periodic ones.
+
+    The number of the step does not tell: a run that goes on from an earlier step, or by larger batches, counts fewer.
+    """
+    names = sorted(reversed(read_manifest(folder)), key=lambda name: name.startswith("best_"))
     return [folder / name for name in names if (folder / name).is_file()]

@@ -28,6 +28,8 @@ LOOP_KEYS = {
     "train_cfg": {"by_epoch", "max_epochs", "max_iters", "type", "val_begin", "val_interval"},
     "val_cfg": {"loss", "type"},
 }
+SCALE_KEYS = {"base_batch_size", "enable"}
+DIST_KEYS = {"backend", "timeout"}
 PARAMWISE_KEYS = {
     "bias_decay_mult",
     "bias_lr_mult",
@@ -131,6 +133,7 @@ def check_config(cfg: Config) -> None:
         # A name that is no section of a run may be a variable, unless it is nearly one.
         if key not in RUN_KEYS and (near := difflib.get_close_matches(key, RUN_KEYS, n=1, cutoff=0.88)):
             raise ConfigError(f"config key {key!r} means nothing.{suggestion(key, near)}")
+    _check_processes(cfg)
     if "model" in cfg:
         _check_model(cfg.model)
     for split in ("train", "val", "test"):
@@ -142,6 +145,20 @@ def check_config(cfg: Config) -> None:
     hooks = [h for h in (cfg.get("default_hooks") or {}).values() if h is not None]
     for hook in hooks + _as_list(cfg.get("custom_hooks")):
         _check(registry.HOOKS, hook, apart=("priority",))
+
+
+def _check_processes(cfg: Config) -> None:
+    sections = {"auto_scale_lr": SCALE_KEYS, "env_cfg.dist_cfg": DIST_KEYS}
+    options = {"auto_scale_lr": cfg.get("auto_scale_lr"), "env_cfg.dist_cfg": (cfg.get("env_cfg") or {}).get("dist_cfg")}
+    for name, known in sections.items():
+        for key in options[name] or ():
+            if key not in known:
+                raise ConfigError(f"{name} takes no {key!r}.{suggestion(key, known)}")
+    timeout = (options["env_cfg.dist_cfg"] or {}).get("timeout", 1)
+    if not isinstance(timeout, int | float) or timeout <= 0:
+        raise ConfigError(f"env_cfg.dist_cfg.timeout is a number of seconds, 1800 for instance, not {timeout!r}")
+    if cfg.get("sync_bn") not in (None, "torch"):
+        raise ConfigError(f'sync_bn is "torch" or None, not {cfg.sync_bn!r}')
 
 
 def _check_model(model: Mapping[str, Any]) -> None:

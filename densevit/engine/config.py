@@ -29,7 +29,7 @@ LOOP_KEYS = {
     "val_cfg": {"loss", "type"},
 }
 SCALE_KEYS = {"base_batch_size", "enable"}
-DIST_KEYS = {"backend", "timeout"}
+DIST_KEYS = {"timeout"}
 PARAMWISE_KEYS = {
     "bias_decay_mult",
     "bias_lr_mult",

@@ -30,7 +30,7 @@ def join_group(launcher: str, options: Mapping[str, Any]) -> None:
     Args:
         launcher: "pytorch", "slurm" or "mpi": who has started the processes.
         options: ``env_cfg.dist_cfg``: ``timeout``, seconds that a process waits for the others before it gives up, 1800
-            by default; ``backend``.
+            by default.
 
     Raises:
         ConfigError: The launcher did not start this process, or there is no GPU for it.
@@ -47,7 +47,7 @@ def join_group(launcher: str, options: Mapping[str, Any]) -> None:
     if torch.cuda.is_available():
         os.environ["LOCAL_RANK"] = str(_device(int(local_rank)))  # mmengine gives it to DDP
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    backend = options.get("backend", "nccl" if torch.cuda.is_available() else "gloo")
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
     distributed.init_process_group(backend, timeout=timedelta(seconds=options.get("timeout", TIMEOUT)))
 
 

@@ -28,7 +28,9 @@ def entries(batch: Batch, position: tuple[int, int]) -> dict[str, int]:
     return {**batch._asdict(), "data_epoch": position[0], "data_seen": position[1]}
 
 
-def changes(meta: Mapping[str, Any], batch: Batch, step: int, position: tuple[int, int]) -> str | None:
+def changes(
+    meta: Mapping[str, Any], batch: Batch, step: int, position: tuple[int, int], grouped: bool = False
+) -> str | None:
     """Say what is not as it would have been without the interruption; None if nothing is.
 
     Args:
@@ -36,15 +38,21 @@ def changes(meta: Mapping[str, Any], batch: Batch, step: int, position: tuple[in
         batch: The one to go on with.
         step: The step to go on at.
         position: Its epoch of the data, and the samples of it that were seen before.
+        grouped: The samples of an epoch are dealt out to batches by what they are.
     """
     before = Batch(*(meta[key] for key in Batch._fields))
     if before == batch:
         return None
-    epoch, seen = position
+    reached = meta["data_epoch"], meta["data_seen"]
+    if grouped:
+        order = "batches are grouped anew: some samples of this pass may be seen twice and others not"
+    elif position == reached:
+        order = "none is left out or seen again"
+    else:
+        order = f"{_place(*reached)} was reached: none is left out, those in between are seen again"
     lines = [
         f"resuming with another batch: {before} before, {batch} now",
-        f"- the data go on at sample {seen + 1} of pass {epoch + 1}, where {meta['data_seen']} of pass "
-        f"{meta['data_epoch'] + 1} were seen: none is left out, up to a batch may be seen again",
+        f"- the data go on at {_place(*position)}; {order}",
     ]
     if step != meta["iter"]:
         lines.append(f"- step {meta['iter']} is step {step} now: an epoch has another number of steps")
@@ -52,5 +60,9 @@ def changes(meta: Mapping[str, Any], batch: Batch, step: int, position: tuple[in
         lines.append("- each step sees the same samples, augmented alike, as it would have")
     else:
         lines.append("- other samples make up a step from here on; each is augmented as it would have been")
-    lines.append("- not as it would have been: what the model draws (dropout, drop path, mixing) and batch norm's batches")
+    lines.append("- not as it would have been: what the model draws (dropout, mixing) and the batches of batch norms")
     return "\n".join(lines)
+
+
+def _place(epoch: int, seen: int) -> str:
+    return f"sample {seen + 1} of pass {epoch + 1}"

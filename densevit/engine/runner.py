@@ -193,7 +193,8 @@ class Runner(MMEngineRunner):
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         self._bare_model().load_state_dict(checkpoint["state_dict"])  # a hook, EMA's, may have exchanged the weights
         self.train_loop.go_on(meta["iter"], meta["epoch"], (meta["data_epoch"], meta["data_seen"]))
-        if changed := changes(meta, self.batch, self.iter, self.train_loop.position(self.iter)):
+        grouped = self.cfg.train_dataloader.get("group_by_aspect", False)
+        if changed := changes(meta, self.batch, self.iter, self.train_loop.position(self.iter), grouped):
             self.logger.warning(changed)
         if meta["seed"] != self.seed:
             self.logger.warning(f"resuming with the checkpoint's seed {meta['seed']} in place of {self.seed}")

@@ -101,7 +101,7 @@ def test_smaller_batches_go_on_where_the_larger_ones_were(run: Config, tmp_path:
     assert sum(seen(run, tmp_path / "run", resume=True), []) == straight[16:24]
     log = log_of(tmp_path / "run")
     assert "resuming with another batch: 4 x 1 processes x 1 accumulated = 4 before, 2 x 1" in log
-    assert "the data go on at sample 5 of pass 2, where 4 of pass 2 were seen" in log
+    assert "the data go on at sample 5 of pass 2; none is left out or seen again" in log
     assert "other samples make up a step" in log
 
     keep(tmp_path / "run", 6)  # and on from a checkpoint of that
@@ -147,6 +147,10 @@ def test_a_changed_batch_is_told_and_the_same_one_is_not() -> None:
     meta = {"iter": 5, **entries(two, (0, 20))}
     assert changes(meta, two, 5, (0, 20)) is None
     assert "each step sees the same samples" in str(changes(meta, one, 5, (0, 20)))
+    three = str(changes(meta, Batch(3, 1, 1), 6, (0, 18)))
+    assert "go on at sample 19 of pass 1; sample 21 of pass 1 was reached: none is left out" in three
+    assert "step 5 is step 6 now" in three
+    assert "some samples of this pass may be seen twice" in str(changes(meta, one, 5, (0, 20), grouped=True))
 
 
 def test_what_is_no_checkpoint_of_a_run_cannot_be_resumed_and_says_why(run: Config, tmp_path: Path) -> None:

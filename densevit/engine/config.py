@@ -148,13 +148,13 @@ def check_config(cfg: Config) -> None:
 
 
 def _check_processes(cfg: Config) -> None:
-    sections = {"auto_scale_lr": SCALE_KEYS, "env_cfg.dist_cfg": DIST_KEYS}
-    options = {"auto_scale_lr": cfg.get("auto_scale_lr"), "env_cfg.dist_cfg": (cfg.get("env_cfg") or {}).get("dist_cfg")}
-    for name, known in sections.items():
-        for key in options[name] or ():
+    group = (cfg.get("env_cfg") or {}).get("dist_cfg") or {}
+    scaling = cfg.get("auto_scale_lr") or {}
+    for name, options, known in (("auto_scale_lr", scaling, SCALE_KEYS), ("env_cfg.dist_cfg", group, DIST_KEYS)):
+        for key in options:
             if key not in known:
                 raise ConfigError(f"{name} takes no {key!r}.{suggestion(key, known)}")
-    timeout = (options["env_cfg.dist_cfg"] or {}).get("timeout", 1)
+    timeout = group.get("timeout", 1)
     if not isinstance(timeout, int | float) or timeout <= 0:
         raise ConfigError(f"env_cfg.dist_cfg.timeout is a number of seconds, 1800 for instance, not {timeout!r}")
     if cfg.get("sync_bn") not in (None, "torch"):

@@ -6,6 +6,7 @@ for the address of SLURM's first node.
 
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -22,6 +23,9 @@ LAUNCHERS = {
     "mpi": (("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"), "mpirun"),
 }
 TIMEOUT = 1800  # seconds
+# What torch says in each process of our own calls: mmengine's DDP names an old argument; the strides of kernels of one
+# channel are any, so that their gradients are copied as they are.
+IDLE_WARNINGS = ("`broadcast_buffers` is deprecated", "Grad strides do not match bucket view strides")
 
 
 def join_group(launcher: str, options: Mapping[str, Any]) -> None:
@@ -35,6 +39,8 @@ def join_group(launcher: str, options: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: The launcher did not start this process, or there is no GPU for it.
     """
+    for message in IDLE_WARNINGS:
+        warnings.filterwarnings("ignore", re.escape(message))
     names, starter = LAUNCHERS[launcher]
     if missing := [name for name in names if name not in os.environ]:
         raise ConfigError(f"--launcher {launcher} needs {', '.join(missing)} in the environment: start by {starter}")

@@ -31,8 +31,8 @@ ALWAYS = {
     "bounded_history": {"type": "BoundedHistoryHook"},
 }
 
-# of a checkpoint and of its meta, to be resumed
-NEEDED = {"optimizer", "param_schedulers", "iter", "epoch", "seed", "schedule", "data_epoch", "data_seen", *Batch._fields}
+NEEDED = {"optimizer", "param_schedulers"}  # to resume a checkpoint, and of its meta:
+NEEDED |= {"iter", "epoch", "seed", "schedule", "data_epoch", "data_seen", *Batch._fields}
 
 LENGTHY = (
     "\n------------------------------------------------------------\nSystem environment",
@@ -215,7 +215,7 @@ class Runner(MMEngineRunner):
 
     def save_checkpoint(self, name: str, step: int, epoch: int, score: float | None = None) -> None:
         """Write a checkpoint of plain values and tensors atomically into the work_dir."""
-        checkpoint = {
+        checkpoint: dict[str, Any] = {
             "meta": {
                 "iter": step,
                 "epoch": epoch,

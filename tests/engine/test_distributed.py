@@ -147,5 +147,5 @@ def test_synchronised_batch_norms_are_refused_without_gpus(config: Config, monke
     config.sync_bn = "torch"
     runner = Runner.from_cfg(config)
     monkeypatch.setattr(runner, "_distributed", True)
-    with pytest.raises(ConfigError, match="sync_bn needs GPUs.*--cfg-options sync_bn=None"):
+    with pytest.raises(ConfigError, match=r"sync_bn needs GPUs.*--cfg-options sync_bn=None"):
         runner.train()

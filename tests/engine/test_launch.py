@@ -31,7 +31,11 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Return what the process group is asked for; the environment is restored."""
     found: dict[str, Any] = {}
     monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "MASTER"))})
-    monkeypatch.setattr(launch.distributed, "init_process_group", lambda backend, **kw: found.update(backend=backend, **kw))
+
+    def join(backend: str, timeout: timedelta) -> None:
+        found.update(backend=backend, timeout=timeout)
+
+    monkeypatch.setattr(launch.distributed, "init_process_group", join)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     return found
 
@@ -129,9 +133,7 @@ def test_a_job_trains_in_two_tasks(config: Config, tmp_path: Path, cluster: dict
     assert "batch size: 4 x 2 processes" in done.stdout
 
 
-def test_a_job_that_was_stopped_after_saving_goes_back_into_the_queue(
-    tmp_path: Path, cluster: dict[str, str]
-) -> None:
+def test_a_job_that_was_stopped_after_saving_goes_back_into_the_queue(tmp_path: Path, cluster: dict[str, str]) -> None:
     write_tool(tmp_path / "bin" / "python", '#!/usr/bin/env bash\necho "$@"\nexit 75\n')
     done = submit({**cluster, "PYTHON": "python"}, "my config.py", "--seed", 1)
     assert done.returncode == 75

@@ -106,7 +106,7 @@ def test_only_absolute_values_of_learning_rates_are_scaled() -> None:
 
 
 def test_scaling_without_a_batch_size_to_scale_from_is_refused() -> None:
-    with pytest.raises(ConfigError, match="auto_scale_lr.base_batch_size is missing"):
+    with pytest.raises(ConfigError, match=r"auto_scale_lr\.base_batch_size is missing"):
         lr_scaling.factor({"enable": True}, 8)
 
 

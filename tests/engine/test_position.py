@@ -75,6 +75,10 @@ def seen(config: Config, work_dir: Path, resume: bool = False) -> list[list[str]
     return recorder.steps
 
 
+def flat(steps: list[list[str]]) -> list[str]:
+    return [sample for step in steps for sample in step]
+
+
 def keep(work_dir: Path, *steps: int) -> None:
     """Leave the checkpoints of these steps."""
     for path in work_dir.glob("*.pth"):
@@ -95,10 +99,10 @@ def run(config: Config) -> Config:
 
 
 def test_smaller_batches_go_on_where_the_larger_ones_were(run: Config, tmp_path: Path) -> None:
-    straight = sum(seen(run, tmp_path / "run"), [])
+    straight = flat(seen(run, tmp_path / "run"))
     keep(tmp_path / "run", 4)
     run.train_dataloader.batch_size = 2
-    assert sum(seen(run, tmp_path / "run", resume=True), []) == straight[16:24]
+    assert flat(seen(run, tmp_path / "run", resume=True)) == straight[16:24]
     log = log_of(tmp_path / "run")
     assert "resuming with another batch: 4 x 1 processes x 1 accumulated = 4 before, 2 x 1" in log
     assert "the data go on at sample 5 of pass 2; none is left out or seen again" in log
@@ -106,16 +110,16 @@ def test_smaller_batches_go_on_where_the_larger_ones_were(run: Config, tmp_path:
 
     keep(tmp_path / "run", 6)  # and on from a checkpoint of that
     run.train_dataloader.batch_size = 4
-    assert sum(seen(run, tmp_path / "run", resume=True), []) == straight[20:28]
+    assert flat(seen(run, tmp_path / "run", resume=True)) == straight[20:28]
 
 
 def test_epochs_of_another_number_of_steps_end_at_the_same_epoch(run: Config, tmp_path: Path) -> None:
     run.train_cfg = {"by_epoch": True, "max_epochs": 3, "val_interval": 100}
-    straight = sum(seen(run, tmp_path / "run"), [])
+    straight = flat(seen(run, tmp_path / "run"))
     keep(tmp_path / "run", 4)
     run.train_dataloader.batch_size = 2
     resumed = seen(run, tmp_path / "run", resume=True)
-    assert sum(resumed, []) == straight[16:]
+    assert flat(resumed) == straight[16:]
     assert "step 4 is step 8 now" in log_of(tmp_path / "run")
     assert (tmp_path / "run" / "iter_18.pth").exists()
 

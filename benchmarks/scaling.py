@@ -3,8 +3,8 @@
     python benchmarks/scaling.py [--processes 1 2] [--device cuda] [--out FILE.md]
 
 Each process trains on a batch of its own under DDP, gradients in fp32. A step is forward, loss, backward, AdamW.
-Measured are steps with and without the exchange of gradients (`no_sync`), in turn; their difference is what communication
-costs beyond what it hides behind the backward pass. An all-reduce of as many bytes, alone, gives the bandwidth.
+Measured are steps with and without the exchange of gradients (`no_sync`), in turn; their difference is what the
+exchange costs beyond what hides behind the backward pass. An all-reduce of as many bytes, alone, gives the bandwidth.
 
 The estimate for n processes assumes that nothing is hidden and that the slowest link has the bandwidth B:
 
@@ -52,7 +52,7 @@ def main() -> None:
         if count == min(args.processes):
             first = compute
     size = figures["bytes"]
-    what = f"{args.model}, {args.batch_size} x {args.size} x {args.size} a process, {size / 1e6:.1f} MB of gradients a step"
+    what = f"{args.model}, {args.batch_size} x {args.size} x {args.size} a process, {size / 1e6:.1f} MB of gradients"
     text = f"{what}, {machine(args.device)}\n\n{markdown(rows)}\n\n{estimates(first, size, args.bandwidth)}\n"
     print(f"\n{text}", end="")
     if args.out:

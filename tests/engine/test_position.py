@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 
 from densevit.data.grouped_sampler import GroupedBatchSampler
 from densevit.data.sampler import MultiScaleBatchSampler, TrainSampler
+from densevit.engine.checkpoint import find_latest, save_checkpoint
 from densevit.engine.position import Batch, changes, entries
 from densevit.engine.runner import Runner
 from densevit.errors import CheckpointError
@@ -135,6 +136,18 @@ def test_larger_batches_count_fewer_steps_and_their_checkpoints_are_the_newest(r
     assert {path.name for path in (tmp_path / "run").glob("*.pth")} == {"iter_8.pth", "iter_9.pth"}
     assert seen(run, tmp_path / "run", resume=True) == []
     assert "iter_9.pth at step 9" in log_of(tmp_path / "run")
+
+
+def test_the_newest_checkpoint_is_the_one_written_last_whatever_its_step(tmp_path: Path) -> None:
+    steps = {"iter_12.pth": 12, "iter_8.pth": 8, "best_mIoU.pth": 9, "iter_9.pth": 9}
+    for name in (*steps, "iter_8.pth"):
+        save_checkpoint({"meta": {"iter": steps[name], "epoch": 0}}, tmp_path / name)
+    warnings: list[str] = []
+    for expected in ("iter_8.pth", "iter_9.pth", "iter_12.pth", "best_mIoU.pth"):
+        found = find_latest(tmp_path, warnings.append)
+        assert found == tmp_path / expected
+        found.unlink()
+    assert warnings == []
 
 
 def test_a_run_goes_on_after_a_checkpoint_of_the_last_step_of_an_epoch(run: Config, tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ def join_group(launcher: str, options: Mapping[str, Any]) -> None:
     """
     for message in IDLE_WARNINGS:
         warnings.filterwarnings("ignore", re.escape(message))
+    threads = os.environ.setdefault("OMP_NUM_THREADS", "1")  # of cores that are shared; mmengine warns that it does so
+    os.environ.setdefault("MKL_NUM_THREADS", threads)
     names, starter = LAUNCHERS[launcher]
     if missing := [name for name in names if name not in os.environ]:
         raise ConfigError(f"--launcher {launcher} needs {', '.join(missing)} in the environment: start by {starter}")

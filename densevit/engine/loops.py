@@ -131,6 +131,7 @@ class ValidationLoop(ValLoop):
         self._forget_earlier()
         self.runner.call_hook("before_val")
         self.runner.call_hook("before_val_epoch")
+        _share_buffers(self.runner.model)
         self.runner.model.eval()
         for index, batch in enumerate(self.dataloader):
             self.run_iter(index, batch)
@@ -169,6 +170,12 @@ class ValidationLoop(ValLoop):
         names = dict.fromkeys(name for totals, _ in ranks for name in totals)
         count = sum(n for _, n in ranks)
         return {name: sum(totals.get(name, 0.0) for totals, _ in ranks) / count for name in names}
+
+
+def _share_buffers(model: nn.Module) -> None:
+    """Take over the first process' buffers, which are what is saved: each has its own statistics of batch norms."""
+    for buffer in model.buffers():
+        dist.broadcast(buffer)
 
 
 @LOOPS.register_module()

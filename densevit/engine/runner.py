@@ -206,7 +206,7 @@ class Runner(MMEngineRunner):
             for scheduler, state in zip(self.param_schedulers or (), checkpoint["param_schedulers"], strict=True):
                 scheduler.load_state_dict(state)
         else:
-            self.logger.warning("the schedule of the config has changed: the new one applies from here on")
+            self.logger.warning("the schedule or its scale has changed: the new one applies from here on")
             for group, settings in zip(self.optim_wrapper.param_groups, fresh, strict=True):
                 group.update(settings)
             self._fast_forward_schedule()

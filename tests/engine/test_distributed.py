@@ -17,6 +17,7 @@ from mmengine.config import Config
 from mmengine.dist import barrier
 from mmengine.hooks import Hook
 
+from densevit.engine.checkpoint import read_manifest
 from densevit.engine.runner import Runner
 from densevit.errors import ConfigError
 from densevit.weights import read_file
@@ -54,6 +55,12 @@ def train(path: Path, work_dir: Path, **changes: Any) -> tuple[list[float], dict
     runner.register_hook(losses)
     runner.train()
     return losses.values, {k: v.clone() for k, v in runner._bare_model().state_dict().items()}
+
+
+def score(path: Path, checkpoint: Path) -> float:
+    cfg = Config.fromfile(path)
+    cfg.update({"load_from": str(checkpoint), "work_dir": str(checkpoint.parent / "test")})
+    return Runner.from_cfg(cfg).test()["mIoU"]
 
 
 def two_ways(batch_size: int) -> dict[str, dict[str, Any]]:
@@ -121,6 +128,9 @@ def test_two_processes_train_like_one_of_twice_the_batch_and_resume_exactly(
         for key, weight in weights.items():
             torch.testing.assert_close(first[name][1][key], weight, rtol=1e-4, atol=1e-6)
             assert torch.equal(first[name][1][key], second[name][1][key])
+
+    best = folder / "two" / "best_mIoU.pth"  # its score is that of what was saved, on all samples
+    assert score(folder / "drawing.py", best) == read_manifest(folder / "two")[best.name]["score"]
 
     (folder / "two" / "iter_8.pth").unlink()  # and from step 6 on alone
     train(folder / "drawing.py", folder / "two", resume=True)

@@ -19,7 +19,11 @@ def main() -> None:
     parser.add_argument(
         "--weights", metavar="PATH", help="start from these weights: ours, official, timm, Hugging Face"
     )
-    parser.add_argument("--auto-scale-lr", action="store_true", help="learning rate proportional to the batch size")
+    parser.add_argument(
+        "--auto-scale-lr",
+        action=argparse.BooleanOptionalAction,
+        help="learning rate in proportion to the batch size (default: where the config states the recipe's)",
+    )
     parser.add_argument(
         "--parallel",
         choices=("ddp", "fsdp"),
@@ -35,8 +39,8 @@ def main() -> None:
         cfg.load_from = args.resume
     if args.weights is not None:
         cfg.model.weights = args.weights
-    if args.auto_scale_lr:
-        cfg.auto_scale_lr.enable = True
+    if args.auto_scale_lr is not None:
+        cfg.auto_scale_lr = {**cfg.get("auto_scale_lr", {}), "enable": args.auto_scale_lr}
     if args.parallel is not None and args.parallel != (cfg.get("parallel") or {}).get("type", "ddp"):
         cfg.parallel = {"type": args.parallel}
     if args.seed is not None:

@@ -51,9 +51,10 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path, score: float | None 
 
 
 def enter(path: Path, written: dict[str, Any], meta: dict[str, Any], score: float | None) -> None:
-    """Enter a checkpoint into the manifest beside it."""
+    """Enter a checkpoint into the manifest beside it, as the last one that was written."""
     entry = {**written, "iter": meta["iter"], "epoch": meta["epoch"], **({} if score is None else {"score": score})}
-    _write_manifest(path.parent, {**read_manifest(path.parent), path.name: entry})
+    earlier = {name: e for name, e in read_manifest(path.parent).items() if name != path.name}
+    _write_manifest(path.parent, {**earlier, path.name: entry})
 
 
 def unwritable(path: Path, error: OSError) -> CheckpointError:
@@ -194,7 +195,9 @@ def _write_manifest(folder: Path, manifest: dict[str, dict[str, Any]]) -> None:
 
 
 def newest_first(folder: Path) -> list[Path]:
-    """Return the checkpoints of a run that are there, intact or not."""
-    manifest = read_manifest(folder)
-    names = sorted(manifest, key=lambda name: manifest[name]["iter"], reverse=True)
+    """Return the checkpoints of a run that are there, intact or not: the last written first, the best after the periodic.
+
+    The number of the step does not tell: a run that goes on from an earlier step, or by larger batches, counts fewer.
+    """
+    names = sorted(reversed(read_manifest(folder)), key=lambda name: name.startswith("best_"))
     return [folder / name for name in names if (folder / name).exists()]

@@ -30,6 +30,8 @@ LOOP_KEYS = {
     "train_cfg": {"by_epoch", "max_epochs", "max_iters", "type", "val_begin", "val_interval"},
     "val_cfg": {"loss", "type"},
 }
+SCALE_KEYS = {"base_batch_size", "enable"}
+DIST_KEYS = {"timeout"}
 PARAMWISE_KEYS = {
     "bias_decay_mult",
     "bias_lr_mult",
@@ -155,6 +157,7 @@ def check_config(cfg: Config) -> None:
         # A name that is no section of a run may be a variable, unless it is nearly one.
         if key not in RUN_KEYS and (near := difflib.get_close_matches(key, RUN_KEYS, n=1, cutoff=0.88)):
             raise ConfigError(f"config key {key!r} means nothing.{suggestion(key, near)}")
+    _check_processes(cfg)
     if "model" in cfg:
         _check_model(cfg.model)
     for split in ("train", "val", "test"):
@@ -167,6 +170,20 @@ def check_config(cfg: Config) -> None:
     hooks = [h for h in (cfg.get("default_hooks") or {}).values() if h is not None]
     for hook in hooks + _as_list(cfg.get("custom_hooks")):
         _check(registry.HOOKS, hook, apart=("priority",))
+
+
+def _check_processes(cfg: Config) -> None:
+    group = (cfg.get("env_cfg") or {}).get("dist_cfg") or {}
+    scaling = cfg.get("auto_scale_lr") or {}
+    for name, options, known in (("auto_scale_lr", scaling, SCALE_KEYS), ("env_cfg.dist_cfg", group, DIST_KEYS)):
+        for key in options:
+            if key not in known:
+                raise ConfigError(f"{name} takes no {key!r}.{suggestion(key, known)}")
+    timeout = group.get("timeout", 1)
+    if not isinstance(timeout, int | float) or timeout <= 0:
+        raise ConfigError(f"env_cfg.dist_cfg.timeout is a number of seconds, 1800 for instance, not {timeout!r}")
+    if cfg.get("sync_bn") not in (None, "torch"):
+        raise ConfigError(f'sync_bn is "torch" or None, not {cfg.sync_bn!r}')
 
 
 def _check_model(model: Mapping[str, Any]) -> None:

@@ -168,10 +168,9 @@ def test_orphans_of_a_killed_save_are_cleared(config: Config, tmp_path: Path) ->
 
 
 def test_the_log_says_what_is_being_trained_with(config: Config, tmp_path: Path) -> None:
-    config.auto_scale_lr = {"enable": False, "base_batch_size": 16}
     run(config, tmp_path / "run")
     log = next((tmp_path / "run").glob("*/*.log")).read_text()
-    assert "= 4; the recipe is for 16: consider --auto-scale-lr" in log
+    assert "batch size: 4 x 1 processes x 1 accumulated = 4" in log
     assert re.search(r"Iter\(val\).*mIoU.*loss", log)
 
 

@@ -77,7 +77,7 @@ def test_a_killed_run_ends_with_the_bits_of_an_uninterrupted_one(
     assert (tmp_path / "killed" / "iter_4.pth").exists()
     assert_same(straight, train(config, tmp_path / "killed", resume=True))
     logs = "".join(p.read_text() for p in (tmp_path / "killed").glob("*/*.log"))
-    assert "the schedule of the config has changed" not in logs
+    assert "has changed: the new one applies" not in logs
 
 
 def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(config: Config, tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--amp", action=argparse.BooleanOptionalAction, help="bf16 autocast (default: where the device has it)"
     )
+    parser.add_argument("--compile", action="store_true", help="torch.compile the backbone")
     parser.add_argument(
         "--check-data", choices=("sample", "all", "off"), help="look at some, all or no files before the run"
     )
@@ -71,6 +72,8 @@ def config_from(args: argparse.Namespace) -> Config:
             cfg.check_data = args.check_data
         if args.amp is not None:
             cfg.model.precision = "bf16" if args.amp else "fp32"
+        if args.compile:
+            cfg.model.compile = cfg.model.get("compile") or True
     return cfg
 
 

@@ -1,30 +1,28 @@
 """Checkpoints that are written whole or not at all, and prove themselves when they are read.
 
 mmengine writes in place and unpickles on loading. Here a file is written beside its place, synced and renamed;
-its size and SHA-256 go to a manifest, since neither torch nor safetensors notices a flipped byte. A process that is
-killed in between leaves a file without an entry, never one with another's; `repair_manifest` enters it.
+its size and SHA-256 go to a manifest, since neither torch nor safetensors notices a flipped byte. The checkpoint of a
+model that is split over processes is a folder, of which the same holds.
 """
 
 import hashlib
 import io
-import json
-import math
-import os
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 
+from densevit.checkpoint_folder import read_folder
 from densevit.data.file_hash import sha256_of
+from densevit.engine.atomic_write import delete, put_in_place, write_beside
 from densevit.engine.checkpoint_meta import meta_of
+from densevit.engine.manifest import enter, forget, naming_what_is_kept, newest_first, read_manifest
+from densevit.engine.sharding import mesh_of
 from densevit.errors import CheckpointError
 from densevit.weights import load_weights, read_file
-
-MANIFEST = "checkpoints.json"
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: Path, score: float | None = None) -> None:
@@ -43,76 +41,33 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path, score: float | None 
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
     data = buffer.getbuffer()
-    entry = _entry(checkpoint["meta"], len(data), hashlib.sha256(data).hexdigest())
-    with _naming_what_is_kept(path):
-        manifest = read_manifest(path.parent)
-        temporary = _write_beside(path, data)
-        if manifest.pop(path.name, None) is not None:
-            _write_manifest(path.parent, manifest)
-        _put_in_place(temporary, path)
-        _write_manifest(path.parent, {**manifest, path.name: entry})
-
-
-def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Write a file so that after a crash at any moment ``path`` holds either its old content or all of the new."""
-    _put_in_place(_write_beside(path, data), path)
-
-
-def _write_beside(path: Path, data: bytes | memoryview) -> Path:
-    """Write and sync a temporary file beside ``path``; nothing is left of it where that fails."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
-
-
-def _put_in_place(temporary: Path, path: Path) -> None:
-    try:
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-@contextmanager
-def _naming_what_is_kept(path: Path) -> Iterator[None]:
-    """Say what a run goes on from when ``path`` cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        with suppress(OSError):
-            path.with_name(path.name + ".tmp").unlink()
-        kept = next(iter(newest_first(path.parent)), None)
-        raise CheckpointError(
-            f"cannot write {path}: {error.strerror}. Make room or choose another --work-dir, then go on with --resume "
-            + (f"from {kept}, which is intact" if kept else "(no earlier checkpoint exists)")
-        ) from error
+    written = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    with naming_what_is_kept(path):
+        temporary = write_beside(path, data)
+        try:
+            forget(path)
+        except OSError:
+            delete(temporary)
+            raise
+        put_in_place(temporary, path)
+        enter(path, written, checkpoint["meta"])
 
 
 def load_model(model: nn.Module, path: Path) -> dict[str, Any]:
-    """Load all weights of a model, from a checkpoint of ours or an official release, and return what the file holds.
+    """Load all weights of a model, from a checkpoint of ours or an official release, and return what it holds.
+
+    A process of several over which the model is split reads its part of a folder only.
 
     Raises:
         CheckpointError: Missing, corrupt, or of another model.
     """
-    content = read_checkpoint(path)
+    content = read_checkpoint(path, mesh_of(model))
     load_state(model, content, path)
     return content
 
 
-def read_checkpoint(path: Path) -> Any:
-    """Return what a checkpoint of ours or an official release holds.
+def read_checkpoint(path: Path, mesh: DeviceMesh | None = None) -> Any:
+    """Return what a checkpoint of ours or an official release holds; of a folder the part of this process in ``mesh``.
 
     Raises:
         CheckpointError: Missing or corrupt.
@@ -120,7 +75,7 @@ def read_checkpoint(path: Path) -> Any:
     if (fault := find_fault(path)) is not None:
         good = [p for p in newest_first(path.parent) if p != path and find_fault(p) is None]
         raise CheckpointError(f"{path} {fault}." + (f" {good[0]} is intact" if good else ""))
-    return read_file(path)
+    return read_folder(path, mesh) if path.is_dir() else read_file(path)
 
 
 def load_state(model: nn.Module, content: Any, path: Path) -> None:
@@ -141,15 +96,27 @@ def load_state(model: nn.Module, content: Any, path: Path) -> None:
 
 
 def find_fault(path: Path) -> str | None:
-    """Say how a file differs from its entry in the manifest; None if it does not, or has no entry."""
-    if not path.is_file():
+    """Say how a file or folder differs from its entry in the manifest; None if it does not, or has no entry."""
+    if not path.exists():
         return "does not exist"
     entry = read_manifest(path.parent).get(path.name)
     if entry is None:
         return None
-    if path.stat().st_size != entry["size"]:
-        return f"is corrupt: {path.stat().st_size} bytes where {entry['size']} were written"
-    if sha256_of(path) != entry["sha256"]:
+    if "files" not in entry:
+        return _difference(path, entry)
+    for name, written in entry["files"].items():
+        if (fault := _difference(path / name, written)) is not None:
+            return f"is corrupt: its file {name} {fault}"
+    return None
+
+
+def _difference(file: Path, entry: dict[str, Any]) -> str | None:
+    """Say how a file differs from what was written."""
+    if not file.is_file():
+        return "does not exist"
+    if file.stat().st_size != entry["size"]:
+        return f"is corrupt: {file.stat().st_size} bytes where {entry['size']} were written"
+    if sha256_of(file) != entry["sha256"]:
         return "is corrupt: its bytes are not those that were written (SHA-256 differs)"
     return None
 
@@ -163,100 +130,12 @@ def find_latest(work_dir: Path, warn: Callable[[str], None]) -> Path | None:
     return None
 
 
-def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return file name -> size, sha256, iter, epoch, and score of the best; what is damaged is left out."""
-    return _parse_manifest(folder)[0]
-
-
-def repair_manifest(folder: Path, warn: Callable[[str], None]) -> None:
-    """Enter checkpoints that the manifest lacks, so that a run resumes from them; what is amiss is told by ``warn``.
-
-    Entries of files that are gone are dropped: a score without a file would keep the next best one from being saved.
-    The others were written whole, or they would have another name, so that reading one verifies it.
-    """
-    manifest, fault = _parse_manifest(folder)
-    if fault:
-        warn(f"{folder / MANIFEST} {fault}: checkpoints without an entry in it are verified by reading them")
-    listed = dict(manifest)
-    manifest = {name: entry for name, entry in listed.items() if (folder / name).exists()}
-    for path in _checkpoints(folder):
-        if path.name in listed:
-            continue
-        try:
-            entry = _entry(meta_of(read_file(path)), path.stat().st_size, sha256_of(path))
-        except (CheckpointError, TypeError) as error:
-            reason = str(error) if isinstance(error, CheckpointError) else f"{path} is no checkpoint of a run"
-            warn(f"{reason}. It has no entry in {MANIFEST} and is passed over")
-            continue
-        manifest[path.name] = entry
-        warn(f"{path} had no entry in {MANIFEST}; it can be read, and is entered: step {entry['iter']}")
-    if fault or manifest != listed:
-        with _naming_what_is_kept(folder / MANIFEST):
-            _write_manifest(folder, manifest)
-
-
-def holds_checkpoints(folder: Path) -> bool:
-    """Say whether a run has left checkpoints in ``folder``, or their manifest."""
-    return bool(read_manifest(folder) or _checkpoints(folder))
-
-
 def remove(path: Path) -> None:
     """Delete a checkpoint and its entry.
 
     Raises:
         CheckpointError: The folder cannot be written.
     """
-    with _naming_what_is_kept(path.parent / MANIFEST):
-        path.unlink(missing_ok=True)
-        _write_manifest(path.parent, {k: v for k, v in read_manifest(path.parent).items() if k != path.name})
-
-
-def _entry(meta: dict[str, Any], size: int, sha256: str) -> dict[str, Any]:
-    entry: dict[str, Any] = {"size": size, "sha256": sha256}
-    entry.update({key: meta[key] for key in ("iter", "epoch", "score") if key in meta})
-    if not _is_entry(entry):
-        raise TypeError("iter and epoch are not whole numbers")
-    return entry
-
-
-def _is_entry(value: Any) -> bool:
-    kinds = {"size": int, "sha256": str, "iter": int, "epoch": int}
-    return (
-        isinstance(value, dict)
-        and all(type(value.get(key)) is kind for key, kind in kinds.items())
-        and isinstance(score := value.get("score", 0.0), int | float)
-        and math.isfinite(score)
-    )
-
-
-def _parse_manifest(folder: Path) -> tuple[dict[str, dict[str, Any]], str | None]:
-    """Return the entries that are as we write them, and what is wrong with the others, if anything."""
-    path = folder / MANIFEST
-    if not path.is_file():
-        return {}, "is missing" if _checkpoints(folder) else None
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, RecursionError, ValueError) as error:
-        return {}, f"is damaged ({error})"
-    if not isinstance(content, dict):
-        return {}, f"is damaged (it holds a {type(content).__name__} in place of entries)"
-    # A name that leads elsewhere could have a file deleted there.
-    entries = {name: value for name, value in content.items() if _is_entry(value) and Path(name).name == name}
-    damaged = sorted(content.keys() - entries.keys())
-    return entries, f"is damaged (in what it says of {', '.join(damaged)})" if damaged else None
-
-
-def _write_manifest(folder: Path, manifest: dict[str, dict[str, Any]]) -> None:
-    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """Return the files that a run calls its checkpoints."""
-    return sorted(p for p in folder.glob("*.pth") if re.match(r"(iter|epoch)_\d+\.|best_", p.name) and p.is_file())
-
-
-def newest_first(folder: Path) -> list[Path]:
-    """Return the checkpoints of a run that are there, intact or not."""
-    manifest = read_manifest(folder)
-    names = sorted(manifest, key=lambda name: manifest[name]["iter"], reverse=True)
-    return [folder / name for name in names if (folder / name).is_file()]
+    with naming_what_is_kept(path):
+        delete(path)
+        forget(path)

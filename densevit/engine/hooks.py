@@ -11,6 +11,7 @@ from torch import Tensor
 from densevit.engine.checkpoint_hook import CheckpointHook
 from densevit.engine.progress import ProgressHook
 from densevit.engine.report import ReportHook
+from densevit.engine.sharding import ShardingHook
 from densevit.engine.writer import PredictionWriterHook
 from densevit.errors import NonFiniteLossError
 from densevit.registry import HOOKS
@@ -24,6 +25,7 @@ __all__ = [
     "PredictionWriterHook",
     "ProgressHook",
     "ReportHook",
+    "ShardingHook",
     "StepSeedHook",
 ]
 
@@ -59,7 +61,7 @@ class NonFiniteLossHook(Hook):
             raise NonFiniteLossError(f"the loss is not finite at step {runner.iter + 1} ({losses}). {self._way_out()}")
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        tensors = [*runner.model.named_parameters(), *named_tensors(checkpoint["optimizer"], "optimizer")]
+        tensors = [*runner.model.named_parameters(), *named_tensors(checkpoint.get("optimizer"), "optimizer")]
         wrong = [name for name, value in tensors if value.is_floating_point() and not value.isfinite().all()]
         # Infinity may be meant in a buffer, a mask of attention for one.
         wrong += [name for name, value in runner.model.named_buffers() if value.isnan().any()]

@@ -12,7 +12,8 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from densevit.data.volume import read_volume
-from densevit.engine.checkpoint import find_fault, read_manifest
+from densevit.engine.checkpoint import find_fault
+from densevit.engine.manifest import read_manifest
 from densevit.engine.runner import Runner
 from densevit.errors import DataError, NonFiniteLossError
 from densevit.weights import read_file

@@ -10,8 +10,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from densevit.engine import checkpoint
-from densevit.engine.checkpoint import find_fault, save_checkpoint
+from densevit.engine.checkpoint import find_fault, remove, save_checkpoint
 from densevit.engine.runner import Runner
 from densevit.errors import CheckpointError
 
@@ -73,8 +72,8 @@ def test_a_manifest_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: 
     for step in (1, 2):
         save_checkpoint({**state, "meta": {"iter": step, "epoch": 0}}, tmp_path / f"iter_{step}.pth")
     monkeypatch.setattr("builtins.open", Failing(open, errno.ENOSPC, "json.tmp"))
-    with pytest.raises(CheckpointError, match=r"checkpoints\.json: No space left.*from .*iter_2\.pth"):
-        checkpoint.remove(tmp_path / "iter_1.pth")
+    with pytest.raises(CheckpointError, match=r"iter_1\.pth: No space left.*from .*iter_2\.pth"):
+        remove(tmp_path / "iter_1.pth")
     monkeypatch.undo()
     assert find_fault(tmp_path / "iter_2.pth") is None
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from densevit.engine.checkpoint import find_fault, read_manifest
+from densevit.engine.checkpoint import find_fault
+from densevit.engine.manifest import read_manifest
 from densevit.weights import read_file
 from tests.faults.victim import Moment, victim
 

@@ -10,9 +10,12 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from densevit.engine import checkpoint
-from densevit.engine.checkpoint import find_fault, find_latest, read_manifest, repair_manifest, save_checkpoint
+from densevit.engine import checkpoint, sharded_checkpoint
+from densevit.engine.atomic_write import put_in_place
+from densevit.engine.checkpoint import find_fault, find_latest, save_checkpoint
+from densevit.engine.manifest import read_manifest, repair
 from densevit.engine.runner import Runner
+from densevit.engine.sharded_checkpoint import clean, save_folder
 from densevit.errors import CheckpointError, ConfigError
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
@@ -50,7 +53,7 @@ def test_a_damaged_manifest_is_said_and_written_anew(folder: Path, damage: str) 
     whole = path.read_bytes()
     path.write_bytes(DAMAGES[damage](whole))
     assert read_manifest(folder).keys() <= {"iter_2.pth", "iter_4.pth"}
-    repair_manifest(folder, told.append)
+    repair(folder, told.append)
     assert f"{path} is damaged" in told[0]
     assert read_manifest(folder) == json.loads(whole)
     assert find_latest(folder, told.append) == folder / "iter_4.pth"
@@ -60,7 +63,7 @@ def test_a_damaged_manifest_is_said_and_written_anew(folder: Path, damage: str) 
 def test_a_missing_manifest_is_said_and_written_anew(folder: Path) -> None:
     whole, told = read_manifest(folder), []
     (folder / "checkpoints.json").unlink()
-    repair_manifest(folder, told.append)
+    repair(folder, told.append)
     assert "checkpoints.json is missing" in told[0]
     assert read_manifest(folder) == whole
 
@@ -73,10 +76,38 @@ def test_without_a_manifest_what_is_no_checkpoint_is_passed_over(folder: Path, c
         content = path.read_bytes()[:600]
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
     (folder / "checkpoints.json").unlink()
-    repair_manifest(folder, told.append)
+    repair(folder, told.append)
     assert any("iter_4.pth" in line and "passed over" in line for line in told)
-    assert find_latest(folder, told.append) in (folder / "iter_2.pth", folder / "best_mIoU.pth")  # of the same step
+    assert find_latest(folder, told.append) == folder / "iter_2.pth"
     assert path.exists()
+
+
+def test_the_folder_of_a_split_model_is_entered_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_folder(state(4), folder / "best_mAcc", score=0.5)
+    whole, told = read_manifest(folder), []
+    (folder / "checkpoints.json").unlink()
+    repair(folder, told.append)
+    assert read_manifest(folder) == whole
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sharded_checkpoint, "enter", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_folder(state(6), folder / "best_mAcc", score=0.75)
+    assert find_fault(folder / "best_mAcc") is None
+    clean(folder)
+    repair(folder, told.append)
+    assert read_manifest(folder)["best_mAcc"]["iter"] == 6
+    assert read_manifest(folder)["best_mAcc"]["score"] == 0.75
+
+
+def test_of_a_damaged_manifest_the_steps_tell_the_order(folder: Path) -> None:
+    path = folder / "checkpoints.json"
+    entries = json.loads(path.read_text())
+    path.write_text(json.dumps({**entries, "iter_2.pth": None}))
+    repair(folder, [].append)
+    assert find_latest(folder, pytest.fail) == folder / "iter_4.pth"
 
 
 def test_a_manifest_cannot_have_files_deleted_elsewhere(folder: Path) -> None:
@@ -91,20 +122,18 @@ def test_a_checkpoint_whose_entry_was_not_written_is_kept(
     folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     def killed(temporary: Path, path: Path) -> None:
-        place(temporary, path)
-        if path.name == name:
-            raise KeyboardInterrupt
+        put_in_place(temporary, path)
+        raise KeyboardInterrupt
 
-    place = checkpoint._put_in_place
-    monkeypatch.setattr(checkpoint, "_put_in_place", killed)
+    monkeypatch.setattr(checkpoint, "put_in_place", killed)
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(state(6), folder / name, score=0.75)
     monkeypatch.undo()
     assert find_fault(folder / name) is None
-    repair_manifest(folder, [].append)
+    repair(folder, [].append)
     entry = read_manifest(folder)[name]
     assert (entry["iter"], entry["score"]) == (6, 0.75)
-    assert find_latest(folder, pytest.fail) == folder / name
+    assert find_latest(folder, pytest.fail) == folder / ("iter_4.pth" if "best" in name else name)
 
 
 @pytest.mark.fault("full disk while the best checkpoint is replaced", "the old one stays, with its score")
@@ -116,7 +145,7 @@ def test_a_best_checkpoint_that_cannot_be_replaced_stays(folder: Path, monkeypat
     with pytest.raises(CheckpointError, match=r"best_mIoU\.pth: No space left.*--resume from .*iter_4\.pth"):
         save_checkpoint(state(4), folder / "best_mIoU.pth", score=0.75)
     monkeypatch.undo()
-    repair_manifest(folder, [].append)
+    repair(folder, [].append)
     assert read_manifest(folder)["best_mIoU.pth"] == {**read_manifest(folder)["best_mIoU.pth"], "iter": 2, "score": 0.5}
     assert not list(folder.glob("*.tmp"))
 

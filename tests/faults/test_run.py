@@ -14,7 +14,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from densevit.engine.checkpoint import find_fault, find_latest, load_model, read_manifest, save_checkpoint
+from densevit.engine.checkpoint import find_fault, find_latest, load_model, save_checkpoint
+from densevit.engine.manifest import read_manifest
 from densevit.engine.runner import Runner
 from densevit.errors import CheckpointError, ConfigError, DataError, NonFiniteLossError
 
@@ -197,10 +198,9 @@ def test_a_run_resumed_before_corrupt_checkpoints_keeps_its_new_ones(config: Con
 
 
 def test_the_log_says_what_is_being_trained_with(config: Config, tmp_path: Path) -> None:
-    config.auto_scale_lr = {"enable": False, "base_batch_size": 16}
     run(config, tmp_path / "run")
     log = next((tmp_path / "run").glob("*/*.log")).read_text()
-    assert "= 4; the recipe is for 16: consider --auto-scale-lr" in log
+    assert "batch size: 4 x 1 processes x 1 accumulated = 4" in log
     assert re.search(r"Iter\(val\).*mIoU.*loss", log)
 
 

@@ -18,7 +18,7 @@ import torch.utils.cpp_extension
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from densevit.engine import checkpoint
+from densevit.engine import atomic_write, checkpoint, manifest
 from densevit.engine.loops import ValidationLoop
 from densevit.engine.runner import Runner
 from densevit.registry import BACKBONES, DATASETS, HEADS, MODELS, TRANSFORMS
@@ -26,7 +26,7 @@ from densevit.registry import BACKBONES, DATASETS, HEADS, MODELS, TRANSFORMS
 for kind in (BACKBONES, DATASETS, HEADS, MODELS, TRANSFORMS):
     kind.names()  # imports all, once for the processes that are forked from here
 
-WRITING = (checkpoint._write_beside, checkpoint._put_in_place, checkpoint._write_manifest, checkpoint.remove)
+WRITING = (atomic_write.write_beside, atomic_write.put_in_place, manifest.enter, checkpoint.remove)
 PLACES: dict[str, tuple[Callable[..., Any], ...]] = {
     "anywhere": (Runner.train,),
     "writing": (checkpoint.save_checkpoint, *WRITING),

@@ -195,7 +195,7 @@ def _write_manifest(folder: Path, manifest: dict[str, dict[str, Any]]) -> None:
 
 
 def newest_first(folder: Path) -> list[Path]:
-    """Return the checkpoints of a run that are there, intact or not: the last written first, the best after the periodic.
+    """Return the checkpoints of a run that are there, intact or not; the last written first, the best ones last.
 
     The number of the step does not tell: a run that goes on from an earlier step, or by larger batches, counts fewer.
     """

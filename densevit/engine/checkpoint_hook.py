@@ -16,7 +16,7 @@ from densevit.registry import HOOKS, suggestion
 
 @HOOKS.register_module()
 class CheckpointHook(Hook):
-    """Save every ``interval`` steps or epochs and at the end; keep the newest few, and the best.
+    """Save every ``interval`` steps or epochs, at the end and on a stop; keep the newest few, and the best.
 
     Args:
         interval: Steps, or epochs if ``by_epoch``, between checkpoints.
@@ -34,6 +34,15 @@ class CheckpointHook(Hook):
             raise ConfigError(f"CheckpointHook: interval={interval} and max_keep_ckpts={max_keep_ckpts} must be >= 1")
         self.interval, self.by_epoch = interval, by_epoch
         self.max_keep_ckpts, self.save_best = max_keep_ckpts, save_best
+        self._saved = 0  # the step of the newest checkpoint
+
+    def before_train(self, runner: Any) -> None:
+        self._saved = runner.iter
+
+    def before_stop(self, runner: Any) -> None:
+        """Save a run that ends early, unless its step is saved already."""
+        if runner.iter != self._saved:
+            self._save(runner, f"iter_{runner.iter}.pth", runner.iter, runner.epoch)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if not self.by_epoch and (self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)):
@@ -55,6 +64,7 @@ class CheckpointHook(Hook):
 
     def _save(self, runner: Any, name: str, step: int, epoch: int) -> None:
         runner.save_checkpoint(name, step, epoch)
+        self._saved = step
         if is_main_process():
             folder = Path(runner.work_dir)
             periodic = {k: v["iter"] for k, v in read_manifest(folder).items() if not k.startswith("best_")}

@@ -23,6 +23,11 @@ def _batches(loop: BaseLoop, step: int) -> Iterator[list[Sample]]:
     return iter(loop.dataloader)
 
 
+def _next(loop: Any, batches: Iterator[list[Sample]]) -> list[Sample]:
+    """Return the next batch, or stop the run if it is told to: between two updates, as gradients are not saved."""
+    return loop.runner.stops.next(batches) if loop.runner.optim_wrapper.should_update() else next(batches)
+
+
 @LOOPS.register_module()
 class IterTrainLoop(IterBasedTrainLoop):
     """``max_iters`` steps over an endless stream, from whatever step was resumed."""
@@ -40,7 +45,7 @@ class IterTrainLoop(IterBasedTrainLoop):
             self._validate_if_due()
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
-            self.run_iter(next(batches))
+            self.run_iter(_next(self, batches))
             self._validate_if_due()
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
@@ -63,15 +68,31 @@ class EpochTrainLoop(EpochBasedTrainLoop):
         self._max_iters = self._max_epochs * self.steps
         self._stream: Iterator[list[Sample]] | None = None
 
+    def run(self) -> nn.Module:
+        """Train to the end; validate every ``val_interval`` epochs, and at a resumed epoch where that is due."""
+        self.runner.call_hook("before_train")
+        if self._epoch > 0 and self._iter == self._epoch * self.steps:
+            self._validate_if_due()
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self._validate_if_due()
+        self.runner.call_hook("after_train")
+        return self.runner.model
+
     def run_epoch(self) -> None:
-        """Run the steps of the epoch that are left."""
+        """Run the steps of the epoch that are left: none, where it was saved after the last one but before its end."""
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         self._stream = self._stream or _batches(self, self._iter)
-        for step in range(self._iter % self.steps, self.steps):
-            self.run_iter(step, next(self._stream))
+        for step in range(self._iter - self._epoch * self.steps, self.steps):
+            self.run_iter(step, _next(self, self._stream))
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
+
+    def _validate_if_due(self) -> None:
+        due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
+        if self.runner.val_loop is not None and self._epoch >= self.val_begin and due:
+            self.runner.val_loop.run()
 
 
 @LOOPS.register_module()
@@ -98,7 +119,7 @@ class ValidationLoop(ValLoop):
         self.runner.call_hook("before_val")
         self.runner.call_hook("before_val_epoch")
         self.runner.model.eval()
-        for index, batch in enumerate(self.dataloader):
+        for index, batch in enumerate(self.runner.stops.batches(self.dataloader)):
             self.run_iter(index, batch)
         metrics = self.evaluator.evaluate(len(self.dataloader.dataset))
         _tell_left_out(self)
@@ -148,7 +169,14 @@ class EvaluationLoop(TestLoop):
     def run(self) -> dict[str, float]:
         """Return the metrics, and say how many samples they are without."""
         self.count = 0
-        metrics: dict[str, float] = super().run()
+        self.runner.call_hook("before_test")
+        self.runner.call_hook("before_test_epoch")
+        self.runner.model.eval()
+        for index, batch in enumerate(self.runner.stops.batches(self.dataloader)):
+            self.run_iter(index, batch)
+        metrics: dict[str, float] = self.evaluator.evaluate(len(self.dataloader.dataset))
+        self.runner.call_hook("after_test_epoch", metrics=metrics)
+        self.runner.call_hook("after_test")
         _tell_left_out(self)
         return metrics
 

@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,9 @@ from torch import nn
 
 from densevit import __version__
 from densevit.engine.checkpoint import find_latest, load_model, read_manifest, save_checkpoint
+from densevit.engine.failures import explained, raise_on_full_disk
 from densevit.engine.progress import ProgressHook
+from densevit.engine.stopping import Stops, stoppable
 from densevit.errors import CheckpointError, ConfigError
 from densevit.weights import load_weights
 
@@ -59,6 +62,8 @@ class Runner(MMEngineRunner):
         for handler in logger.handlers:
             if type(handler) is logging.StreamHandler:
                 handler.addFilter(lambda record: not record.getMessage().startswith(LENGTHY))
+            elif isinstance(handler, logging.FileHandler):
+                raise_on_full_disk(handler)
         return logger
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
@@ -108,8 +113,23 @@ class Runner(MMEngineRunner):
         """Add the hooks that no run does without."""
         super().register_default_hooks({**ALWAYS, **(hooks or {})})
 
+    @cached_property
+    def stops(self) -> Stops:
+        """Whether a signal has asked the run to stop."""
+        return Stops()
+
     def train(self) -> nn.Module:
-        """Check what can be checked before hours are spent, then train."""
+        """Check what can be checked before hours are spent, then train.
+
+        Raises:
+            StoppedError: A signal stopped the run between two steps; it is saved.
+        """
+        with self._display(), explained(self):
+            self._check_before_training()
+            with stoppable(self, training=True):
+                return super().train()
+
+    def _check_before_training(self) -> None:
         if is_main_process():
             self._guard_work_dir()
         barrier()
@@ -123,15 +143,18 @@ class Runner(MMEngineRunner):
         for loop in loops:
             self._check_dataset(loop.dataloader.dataset)
         self._log_batch_size()
-        with self._display():
-            return super().train()
 
     def test(self) -> dict[str, float]:
-        """Check the data, then test."""
-        self._test_loop = self.build_test_loop(self._test_loop)
-        self._check_dataset(self._test_loop.dataloader.dataset)
-        with self._display():
-            return super().test()
+        """Check the data, then test.
+
+        Raises:
+            StoppedError: A signal stopped the test between two batches.
+        """
+        with self._display(), explained(self):
+            self._test_loop = self.build_test_loop(self._test_loop)
+            self._check_dataset(self._test_loop.dataloader.dataset)
+            with stoppable(self, training=False):
+                return super().test()
 
     def load_or_resume(self) -> None:
         """Resume from the newest intact checkpoint, never by unpickling."""
@@ -235,7 +258,7 @@ class Runner(MMEngineRunner):
         steps_per_epoch = len(self.train_loop.dataloader)
         for step in range(1, self.iter + 1):
             for scheduler in self.param_schedulers or ():
-                if not scheduler.by_epoch or (self.epoch > 0 and step % steps_per_epoch == 0):
+                if not scheduler.by_epoch or (step % steps_per_epoch == 0 and step <= self.epoch * steps_per_epoch):
                     scheduler.step()
 
     def _guard_work_dir(self) -> None:

@@ -60,7 +60,6 @@ class EMAHook(MMEngineEMAHook):
     """
 
     trained = False
-    exchanged = False  # the model has the averaged weights, this hook those of the last step
 
     def __init__(self, ema_type: str = "ExponentialMovingAverage", **options: Any) -> None:
         super().__init__(ema_type, **options)
@@ -74,18 +73,8 @@ class EMAHook(MMEngineEMAHook):
         super().before_train(runner)
         self.trained = True
 
-    def before_val_epoch(self, runner: Any) -> None:
-        super().before_val_epoch(runner)
-        self.exchanged = True
-
-    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        super().after_val_epoch(runner, metrics)
-        self.exchanged = False
-
-    def before_stop(self, runner: Any) -> None:
-        """Undo the exchange of a validation that was stopped: the run is saved next."""
-        if self.exchanged:
-            self.after_val_epoch(runner)
+    def after_stopped_val(self, runner: Any) -> None:
+        self.after_val_epoch(runner)
 
     def before_test_epoch(self, runner: Any) -> None:
         if self.trained:

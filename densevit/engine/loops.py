@@ -14,6 +14,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, T
 from torch import nn
 
 from densevit.engine.loader import QUARANTINE, build_loader
+from densevit.errors import StoppedError
 from densevit.registry import LOOPS
 from densevit.structures import Sample
 
@@ -24,8 +25,18 @@ def _batches(loop: BaseLoop, step: int) -> Iterator[list[Sample]]:
 
 
 def _next(loop: Any, batches: Iterator[list[Sample]]) -> list[Sample]:
-    """Return the next batch, or stop the run if it is told to: between two updates, as gradients are not saved."""
+    """Return the next batch, or stop the run if it is told to: after an update only, as gradients are not saved."""
     return loop.runner.stops.next(batches) if loop.runner.optim_wrapper.should_update() else next(batches)
+
+
+def _validate(loop: Any) -> None:
+    """Validate; if the run is told to stop meanwhile, do so now, or after the next update."""
+    try:
+        loop.runner.val_loop.run()
+    except StoppedError:
+        if loop.runner.optim_wrapper.should_update():
+            raise
+        loop.runner.logger.warning(f"the validation of step {loop.runner.iter} is left out: the run is to stop")
 
 
 @LOOPS.register_module()
@@ -54,7 +65,7 @@ class IterTrainLoop(IterBasedTrainLoop):
     def _validate_if_due(self) -> None:
         due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
         if self.runner.val_loop is not None and self._iter >= self.val_begin and due:
-            self.runner.val_loop.run()
+            _validate(self)
 
 
 @LOOPS.register_module()
@@ -92,7 +103,7 @@ class EpochTrainLoop(EpochBasedTrainLoop):
     def _validate_if_due(self) -> None:
         due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
         if self.runner.val_loop is not None and self._epoch >= self.val_begin and due:
-            self.runner.val_loop.run()
+            _validate(self)
 
 
 @LOOPS.register_module()
@@ -113,14 +124,24 @@ class ValidationLoop(ValLoop):
         self.count = 0
 
     def run(self) -> dict[str, float]:
-        """Return the metrics, with ``loss`` and its terms averaged over the samples."""
+        """Return the metrics, with ``loss`` and its terms averaged over the samples.
+
+        If the run is told to stop, hooks that have a method ``after_stopped_val(runner)`` undo what they did before.
+
+        Raises:
+            StoppedError: The run is told to stop.
+        """
         self.totals, self.count = {}, 0
         self._forget_earlier()
         self.runner.call_hook("before_val")
         self.runner.call_hook("before_val_epoch")
         self.runner.model.eval()
-        for index, batch in enumerate(self.runner.stops.batches(self.dataloader)):
-            self.run_iter(index, batch)
+        try:
+            for index, batch in enumerate(self.runner.stops.batches(self.dataloader)):
+                self.run_iter(index, batch)
+        except StoppedError:
+            self.runner.call_hook("after_stopped_val")
+            raise
         metrics = self.evaluator.evaluate(len(self.dataloader.dataset))
         _tell_left_out(self)
         metrics.update(self._mean_losses())

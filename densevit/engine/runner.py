@@ -258,7 +258,7 @@ class Runner(MMEngineRunner):
         steps_per_epoch = len(self.train_loop.dataloader)
         for step in range(1, self.iter + 1):
             for scheduler in self.param_schedulers or ():
-                if not scheduler.by_epoch or (step % steps_per_epoch == 0 and step <= self.epoch * steps_per_epoch):
+                if not scheduler.by_epoch or (self.epoch > 0 and step % steps_per_epoch == 0):
                     scheduler.step()
 
     def _guard_work_dir(self) -> None:

@@ -3,13 +3,14 @@
 import errno
 import logging
 import multiprocessing
+import os
 import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,9 @@ def explained(runner: Any) -> Iterator[None]:
         yield
     except BaseException as error:
         loaders = _loaders(runner)
-        explanation = explain(error, loaders, Path(runner.work_dir))
-        end_workers(loaders.values())
+        with _no_word_of_workers():
+            explanation = explain(error, loaders, Path(runner.work_dir))
+            end_workers(loaders.values())
         if explanation is None:
             raise
         saved = newest_checkpoint(Path(runner.work_dir))
@@ -77,6 +79,8 @@ def explain(error: BaseException, loaders: Mapping[str, DataLoader[Any]], work_d
     text = str(error)
     if isinstance(error, DensevitError):
         return _without_traceback(error) if WORKER_RAISED.match(text) else None
+    if isinstance(error, EOFError | ConnectionError | FileNotFoundError) and (dead := _wait_for_dead_worker(loaders)):
+        return _of_dead_worker({dead.si_pid}, f"killed by signal: {signal.strsignal(dead.si_status)}", loaders)
     if isinstance(error, OSError) and error.errno in CANNOT_WRITE and _may_be_below(work_dir, error.filename):
         return OutputError(
             f"cannot write {error.filename or f'into {work_dir}'}: {error.strerror}. Make room or choose another "
@@ -84,7 +88,7 @@ def explain(error: BaseException, loaders: Mapping[str, DataLoader[Any]], work_d
         )
     if not isinstance(error, RuntimeError):
         return None
-    if died := WORKER_DIED.search(text):
+    if died := WORKER_DIED.search(f"{error.__cause__} {text}"):  # the cause, if any, tells the signal
         return _of_dead_worker({int(pid) for pid in died[1].split(",")}, died[2], loaders)
     if hung := WORKER_HUNG.search(text):
         return _of_hung_worker(int(hung[1]), loaders)
@@ -101,15 +105,36 @@ def end_workers(loaders: Iterable[DataLoader[Any]]) -> None:
     """Kill the workers of loaders: they heed no softer signal, and one that hangs would not let the process end."""
     pids = {note.pid for loader in loaders for note in _notes(loader)}
     workers = [child for child in multiprocessing.active_children() if child.pid in pids]
-    in_main = threading.current_thread() is threading.main_thread()
-    if in_main and workers:
-        handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's raises when a worker dies
     for worker in workers:
         worker.kill()
     for worker in workers:
         worker.join()
-    if in_main and workers:
+
+
+@contextmanager
+def _no_word_of_workers() -> Iterator[None]:
+    """Switch torch's handler off within the block, which raises when a worker ends."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
         signal.signal(signal.SIGCHLD, handler)
+
+
+def _wait_for_dead_worker(loaders: Mapping[str, DataLoader[Any]]) -> Any:
+    """Return what `os.waitid` says of a worker that was killed; the connection to it breaks a moment before."""
+    pids = [note.pid for loader in loaders.values() for note in _notes(loader) if note.pid]
+    for _ in range(20):
+        for pid in pids:
+            with suppress(ChildProcessError):  # no longer, or not, a child
+                state = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if state is not None and state.si_code != os.CLD_EXITED:
+                    return state
+        time.sleep(0.1)
+    return None
 
 
 def raise_on_full_disk(handler: logging.Handler) -> None:

@@ -43,9 +43,16 @@ def _validate(loop: Any) -> None:
 class IterTrainLoop(IterBasedTrainLoop):
     """``max_iters`` steps over an endless stream, from whatever step was resumed."""
 
-    def __init__(self, runner: Any, dataloader: Any, **options: Any) -> None:
+    def __init__(
+        self, runner: Any, dataloader: Any, max_iters: int, val_begin: int = 1, val_interval: int = 1000
+    ) -> None:
         loader = build_loader(dataloader, runner.seed, Path(runner.work_dir), training=True)
-        super().__init__(runner, loader, **options)
+        BaseLoop.__init__(self, runner, loader)  # mmengine's loop would start the workers here, at step 0
+        self._max_iters, self._max_epochs = max_iters, 1
+        self._iter = self._epoch = 0
+        self.val_begin, self.val_interval = val_begin, val_interval
+        self.stop_training = False
+        runner.visualizer.dataset_meta = loader.dataset.metainfo
 
     def run(self) -> nn.Module:
         """Train to the end; validate every ``val_interval`` steps, and at a resumed step where that is due."""

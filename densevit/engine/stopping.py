@@ -41,8 +41,9 @@ class Stops:
 
     The first signal stops the run between two steps, or two batches of an evaluation; a wait for data is left at once.
     A second one ends the process with 128 + its number. All processes stop at the same step, whichever of them was
-    told to: see `next` and `batches`. Outside of a main thread, where Python handles no signals, this one listens to
-    none.
+    told to: see `next` and `batches`. The death of a worker is raised in a wait for data too: torch would raise it amid
+    anything, a save for instance, where anything may catch it. Outside of a main thread, where Python handles no
+    signals, this one listens to none.
 
     Attributes:
         asked: Number of the signal that came; 0 as long as none has.
@@ -55,7 +56,7 @@ class Stops:
         self._key = f"densevit/stop/{next(_runs)}"  # all processes make their runs in the same order
 
     def __enter__(self) -> "Stops":
-        self._previous: dict[int, Any] = {}
+        self._previous: dict[int, Any] = {}  # handlers of signals
         if threading.current_thread() is threading.main_thread():
             self._process = os.getpid()
             self._previous = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
@@ -108,6 +109,7 @@ class Stops:
         try:
             self._waiting = True
             try:
+                self._raise_for_workers()
                 return None if self.asked else function(argument)
             finally:
                 self._waiting = False
@@ -134,6 +136,19 @@ class Stops:
         if self._waiting:
             self._waiting = False
             raise _LeaveWait
+
+    def _raise_for_workers(self) -> None:
+        """Raise for a worker that died before the wait; put a handler before torch's to raise for others during it."""
+        handler: Any = signal.getsignal(signal.SIGCHLD)
+        if self._previous and handler != self._note_worker and callable(handler):  # torch's, since workers began
+            self._previous[signal.SIGCHLD] = handler
+            signal.signal(signal.SIGCHLD, self._note_worker)
+        if signal.SIGCHLD in self._previous:
+            self._previous[signal.SIGCHLD](signal.SIGCHLD, None)
+
+    def _note_worker(self, number: int, frame: FrameType | None) -> None:
+        if self._waiting:
+            self._previous[number](number, frame)
 
 
 @contextmanager

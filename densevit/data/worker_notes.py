@@ -9,10 +9,10 @@ from torch.utils.data import get_worker_info
 
 
 class Note(NamedTuple):
-    """What a worker has noted: its process, the index of its last sample, and since when it is at that."""
+    """What a worker has noted: its process, its last sample, and since when it is at that."""
 
     pid: int
-    index: int  # -1 before the first sample
+    sample: int  # its index; -1 before the first sample
     since: float  # of `time.monotonic`, which all processes of a machine share; 0 between two samples
 
 

@@ -1,5 +1,6 @@
 """What an error of a library means for a run, and the way out."""
 
+import atexit
 import errno
 import logging
 import multiprocessing
@@ -93,7 +94,7 @@ def explain(error: BaseException, loaders: Mapping[str, DataLoader[Any]], work_d
     if hung := WORKER_HUNG.search(text):
         return _of_hung_worker(int(hung[1]), loaders)
     if dist.is_distributed() and (isinstance(error, torch.distributed.DistError) or "/gloo/" in text):
-        reason = re.sub(r"^\[[^]]*\] *", "", text.splitlines()[0])  # gloo begins with its source file
+        reason = re.sub(r"^\[[^]]*\] *", "", text.splitlines()[0]).split(". ")[0]  # without gloo's line and advice
         return ProcessError(
             f"the connection to another process of the run broke ({reason}). Unless it is the network, that process "
             "has ended, and its own message says why"
@@ -109,6 +110,15 @@ def end_workers(loaders: Iterable[DataLoader[Any]]) -> None:
         worker.kill()
     for worker in workers:
         worker.join()
+
+
+@atexit.register
+def _end_workers_left() -> None:
+    """Kill what else Python would terminate, and wait for: a worker of ours, which heeds only this, may hang."""
+    with _no_word_of_workers():
+        for child in multiprocessing.active_children():
+            if child.daemon:
+                child.kill()
 
 
 @contextmanager
@@ -169,9 +179,9 @@ def _of_dead_worker(pids: set[int], how: str, loaders: Mapping[str, DataLoader[A
         for note in _notes(loader):
             if note.pid in pids:
                 dataset: Any = loader.dataset
-                place = "before its first sample" if note.index < 0 else f"after {dataset.path(note.index)}"
+                place = "before its first sample" if note.sample < 0 else f"after {dataset.path(note.sample)}"
                 if note.since:
-                    place = f"while it read {dataset.path(note.index)}"
+                    place = f"while it read {dataset.path(note.sample)}"
                 cause = next((text for kind, text in CAUSES.items() if kind in how), OTHER_CAUSE)
                 return DataError(f"a worker of {name} ended {place} ({how}); {cause.format(loader=name)}")
     return None
@@ -179,7 +189,7 @@ def _of_dead_worker(pids: set[int], how: str, loaders: Mapping[str, DataLoader[A
 
 def _of_hung_worker(seconds: int, loaders: Mapping[str, DataLoader[Any]]) -> DataError:
     """Name what has been read for longest: it is what the main process waits for, or takes as long."""
-    busy = [(note.since, note.index, name) for name in loaders for note in _notes(loaders[name]) if note.since]
+    busy = [(note.since, note.sample, name) for name in loaders for note in _notes(loaders[name]) if note.since]
     if not busy:
         return DataError(
             f"no batch came for {seconds} s, though no worker is reading: is the machine overloaded? "

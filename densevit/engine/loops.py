@@ -52,7 +52,8 @@ class IterTrainLoop(IterBasedTrainLoop):
         self._iter = self._epoch = 0
         self.val_begin, self.val_interval = val_begin, val_interval
         self.stop_training = False
-        runner.visualizer.dataset_meta = loader.dataset.metainfo
+        dataset: Any = loader.dataset
+        runner.visualizer.dataset_meta = dataset.metainfo
 
     def run(self) -> nn.Module:
         """Train to the end; validate every ``val_interval`` steps, and at a resumed step where that is due."""

@@ -191,8 +191,8 @@ def _end_at_second(signals: socket.socket) -> None:
         if first is None:
             first = time.monotonic()
             if os.environ.get("RANK", "0") == "0":
-                name = signal.Signals(number).name
-                os.write(2, f"\n{name}: stopping after this step; a second one quits at once\n".encode())
+                text = f"\n{signal.Signals(number).name}: stopping after this step; a second one quits at once\n"
+                os.write(2, (text + "\n\n" * sys.stderr.isatty()).encode())  # the display clears its last lines
         elif time.monotonic() - first > GRACE:
             for worker in multiprocessing.active_children():
                 worker.kill()

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -127,3 +129,92 @@ def test_a_disk_that_is_full_when_logs_are_written_ends_the_run_with_the_way_out
     with pytest.raises(OutputError, match=r"cannot write.*No space left.*iter_1\.pth is saved, go on with --resume"):
         runner.train()
     assert "Logging error" not in capfd.readouterr().err
+
+
+RANK_FAILS = """
+import os, signal
+from mmengine.hooks import Hook
+from densevit import HOOKS
+from densevit.errors import DataError
+
+@HOOKS.register_module()
+class RankFails(Hook):
+    def __init__(self, how):
+        self.how = how
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.rank == 1 and runner.iter == 3:
+            if self.how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise DataError("broken.jpg: of process 1")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["raises", "killed"])
+def test_one_process_that_fails_ends_the_others_and_its_message_is_seen(
+    config: Config, tmp_path: Path, how: str
+) -> None:
+    (tmp_path / "rank_fails.py").write_text(RANK_FAILS)
+    config.custom_imports = {"imports": ["rank_fails"]}
+    config.custom_hooks = [{"type": "RankFails", "how": how}]
+    config.train_dataloader.num_workers = 1
+    config.dump(tmp_path / "tiny.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [str(ROOT / "tools" / "train.py"), str(tmp_path / "tiny.py")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
+        failed = 0.0
+        error = ""
+        assert run.stderr
+        for line in run.stderr:
+            failed = failed or time.monotonic()
+            error += line
+    assert run.returncode != 0
+    assert time.monotonic() - failed < 60
+    assert "error of process 0: the connection to another process of the run broke" in error
+    assert "iter_2.pth is saved, go on with --resume" in error
+    if how == "raises":
+        assert "error of process 1: broken.jpg: of process 1" in error
+
+
+HANGS_LAST = """
+import time
+from pathlib import Path
+from mmengine.hooks import Hook
+from densevit import HOOKS
+from densevit.tasks.segmentation.dataset import SegDataset
+
+folder = Path(__file__).parent
+whole = SegDataset.read
+
+def read(self, index):
+    if (folder / "hang").exists() and "train" in self.path(index):
+        (folder / "hangs").touch()
+        time.sleep(1000)
+    return whole(self, index)
+
+@HOOKS.register_module()
+class HangHook(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == 2:
+            (folder / "hang").touch()
+
+SegDataset.read = read
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_does_not_keep_a_finished_run_from_ending(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "hangs_last.py").write_text(HANGS_LAST)
+    config.custom_imports = {"imports": ["hangs_last"]}
+    config.custom_hooks = [{"type": "HangHook"}]
+    config.train_dataloader.num_workers = 1
+    config.train_cfg.max_iters = 3
+    config.val_evaluator = config.val_cfg = config.val_dataloader = None
+    config.default_hooks.checkpoint = {"type": "CheckpointHook", "interval": 3}
+    config.dump(tmp_path / "tiny.py")
+    command = [sys.executable, ROOT / "tools" / "train.py", tmp_path / "tiny.py", "--work-dir", tmp_path / "run"]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "hangs").exists()
+    assert (tmp_path / "run" / "iter_3.pth").exists()

@@ -39,7 +39,7 @@ CANNOT_WRITE = {
 }
 CAUSES = {  # of the signal that killed a worker
     "Killed": "most likely memory ran out: lower num_workers, batch_size or prefetch_factor of {loader}",
-    "Bus error": "shared memory ran out: enlarge /dev/shm (docker run --shm-size), or lower {loader}.num_workers",
+    "Bus error": "shared memory ran out: raise it (docker run --shm-size), or lower num_workers of {loader}",
     "Segmentation fault": "what decodes it crashed: repair the file, or take it out of the dataset",
 }
 OTHER_CAUSE = "with {loader}.num_workers=0 its error is shown"

@@ -109,8 +109,10 @@ class Stops:
         try:
             self._waiting = True
             try:
+                if self.asked:
+                    return None
                 self._raise_for_workers()
-                return None if self.asked else function(argument)
+                return function(argument)
             finally:
                 self._waiting = False
         except _LeaveWait:

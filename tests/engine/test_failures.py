@@ -15,6 +15,7 @@ from mmengine.hooks import Hook
 from torch.utils.data import get_worker_info
 
 from densevit.engine.runner import Runner
+from densevit.engine.stopping import STOP_SIGNALS
 from densevit.errors import DataError, OutputError
 from densevit.tasks.segmentation.dataset import SegDataset
 
@@ -82,6 +83,18 @@ def test_a_worker_that_is_killed_is_named_with_its_sample(config: Config, fails_
     assert time.monotonic() - start < 60
 
 
+def test_workers_leave_signals_to_the_main_process(config: Config, fails_at_005: Callable[..., None]) -> None:
+    def signalled() -> None:
+        for number in STOP_SIGNALS if get_worker_info() else ():
+            os.kill(os.getpid(), number)
+
+    fails_at_005(signalled)
+    config.train_dataloader.num_workers = 1
+    runner = Runner.from_cfg(config)
+    runner.train()
+    assert runner.iter == 8
+
+
 def test_a_worker_that_hangs_is_named_with_its_sample(config: Config, fails_at_005: Callable[..., None]) -> None:
     fails_at_005(hung)
     config.train_dataloader.update(num_workers=2, timeout=3)
@@ -112,7 +125,7 @@ class FullDisk(Hook):
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         (file,) = Path(runner.work_dir).glob(f"*/**/{self.name}")
         file.unlink()
-        file.symlink_to("/dev/full")
+        file.symlink_to(Path("/", "dev", "full"))
         for handler in runner.logger.handlers:
             if getattr(handler, "baseFilename", "").endswith(file.name):
                 handler.stream = file.open("w")

@@ -10,18 +10,25 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from densevit.engine.config import load_config
-from densevit.errors import ConfigError, DensevitError
+from densevit.errors import ConfigError, DensevitError, StoppedError
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call ``main``; exit with 2 after a `DensevitError`, printed in one piece, and with 130 after Ctrl-C."""
+    """Call ``main``, and exit with what tells the caller how it ended.
+
+    2 after a `DensevitError`, printed in one piece; 75 (EX_TEMPFAIL) after a signal that stopped a run, which has said
+    so; 130 after Ctrl-C anywhere else.
+    """
     try:
         main()
+    except StoppedError:
+        sys.exit(os.EX_TEMPFAIL)
     except DensevitError as error:
-        print(f"error: {error}", file=sys.stderr)
+        process = f" of process {os.environ['RANK']}" if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
+        print(f"error{process}: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted: start again with --resume to go on from the last checkpoint", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         sys.exit(130)
 
 

@@ -17,7 +17,7 @@ from densevit.registry import HOOKS, suggestion
 
 @HOOKS.register_module()
 class CheckpointHook(Hook):
-    """Save every ``interval`` steps or epochs and at the end; keep the newest few, and the best.
+    """Save every ``interval`` steps or epochs, at the end and on a stop; keep the newest few, and the best.
 
     Where gradients are accumulated, a checkpoint waits for the step that ends with an update: gradients are not saved,
     and a run resumed between updates would lose them. The best one, of weights that a validation has seen, cannot wait;
@@ -40,6 +40,15 @@ class CheckpointHook(Hook):
         self.interval, self.by_epoch = interval, by_epoch
         self.max_keep_ckpts, self.save_best = max_keep_ckpts, save_best
         self.due = ""  # file to write as soon as the weights are updated
+        self._saved = 0  # the step of the newest checkpoint
+
+    def before_train(self, runner: Any) -> None:
+        self._saved = runner.iter
+
+    def before_stop(self, runner: Any) -> None:
+        """Save a run that ends early, unless its step is saved already."""
+        if runner.iter != self._saved:
+            self._save(runner, f"iter_{runner.iter}.pth", runner.iter, runner.epoch)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         step = runner.iter + 1
@@ -68,6 +77,7 @@ class CheckpointHook(Hook):
     def _save(self, runner: Any, name: str, step: int, epoch: int) -> None:
         self.due = ""
         runner.save_checkpoint(name, step, epoch)
+        self._saved = step
         if is_main_process():
             folder = Path(runner.work_dir)
             periodic = [name for name in read_manifest(folder) if not name.startswith("best_")]  # as they were written

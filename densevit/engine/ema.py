@@ -88,6 +88,9 @@ class EMAHook(MMEngineEMAHook):
         super().before_train(runner)
         self.trained = True
 
+    def after_stopped_val(self, runner: Any) -> None:
+        self.after_val_epoch(runner)
+
     def before_test_epoch(self, runner: Any) -> None:
         if self.trained:
             super().before_test_epoch(runner)

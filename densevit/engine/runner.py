@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,13 +23,15 @@ from densevit.engine import lr_scaling, manifest
 from densevit.engine.checkpoint import find_latest, load_model, save_checkpoint
 from densevit.engine.checkpoint_meta import meta_of
 from densevit.engine.config_trust import check_types
+from densevit.engine.failures import explained, raise_on_full_disk
 from densevit.engine.launch import join_group
 from densevit.engine.plain_config import to_plain
 from densevit.engine.position import Batch, changes, entries
 from densevit.engine.progress import ProgressHook
 from densevit.engine.run_folder import locked, name_of_logs
 from densevit.engine.sharded_checkpoint import clean, save_folder
-from densevit.engine.sharding import mesh_of, shard, split_state
+from densevit.engine.sharding import mesh_of, reshard, shard, split_state
+from densevit.engine.stopping import Stops, stoppable
 from densevit.errors import CheckpointError, ConfigError
 from densevit.weights import load_weights
 
@@ -79,6 +82,8 @@ class Runner(MMEngineRunner):
         for handler in logger.handlers:
             if type(handler) is logging.StreamHandler:
                 handler.addFilter(lambda record: not record.getMessage().startswith(LENGTHY))
+            elif isinstance(handler, logging.FileHandler):
+                raise_on_full_disk(handler)
         return logger
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
@@ -163,14 +168,26 @@ class Runner(MMEngineRunner):
         """Add the hooks that no run does without."""
         super().register_default_hooks({**ALWAYS, **(hooks or {})})
 
+    @cached_property
+    def stops(self) -> Stops:
+        """Whether a signal has asked the run to stop."""
+        return Stops()
+
     def train(self) -> nn.Module:
-        """Check what can be checked before hours are spent, then train, as the only run in the work_dir."""
+        """Check what can be checked before hours are spent, then train, as the only run in the work_dir.
+
+        Raises:
+            StoppedError: A signal stopped the run between two steps; it is saved.
+        """
+        alone = locked(Path(self.work_dir)) if is_main_process() else nullcontext()
+        with self._display(), explained(self), alone:
+            self._check_before_training()
+            with stoppable(self, training=True):
+                return super().train()
+
+    def _check_before_training(self) -> None:
         if self.distributed and self.cfg.get("sync_bn") and not torch.cuda.is_available():
             raise ConfigError("sync_bn needs GPUs, and there is none: leave it out by --cfg-options sync_bn=None")
-        with locked(Path(self.work_dir)) if is_main_process() else nullcontext():
-            return self._train()
-
-    def _train(self) -> nn.Module:
         if is_main_process():
             self._guard_work_dir()
         barrier()
@@ -186,15 +203,18 @@ class Runner(MMEngineRunner):
         self._log_batch_size()
         if self._parallel() == "fsdp" and not self.distributed:
             self.logger.warning("parallel: fsdp splits a model over processes, and there is one: start with torchrun")
-        with self._display():
-            return super().train()
 
     def test(self) -> dict[str, float]:
-        """Check the data, then test."""
-        self._test_loop = self.build_test_loop(self._test_loop)
-        self._check_dataset(self._test_loop.dataloader.dataset)
-        with self._display():
-            return super().test()
+        """Check the data, then test.
+
+        Raises:
+            StoppedError: A signal stopped the test between two batches.
+        """
+        with self._display(), explained(self):
+            self._test_loop = self.build_test_loop(self._test_loop)
+            self._check_dataset(self._test_loop.dataloader.dataset)
+            with stoppable(self, training=False):
+                return super().test()
 
     def load_or_resume(self) -> None:
         """Resume from the newest intact checkpoint, never by unpickling."""
@@ -264,6 +284,7 @@ class Runner(MMEngineRunner):
 
         That of a split model is a folder, ``iter_10`` for ``iter_10.pth``, to which each process writes its part.
         """
+        reshard(self._bare_model())  # a validation has gathered the weights, of which each process saves its part
         split = mesh_of(self._bare_model()) is not None
         checkpoint: dict[str, Any] = {
             "meta": {

@@ -167,6 +167,10 @@ class ShardingHook(Hook):
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         reshard(runner.model)
 
+    def after_stopped_val(self, runner: Any) -> None:
+        """Do as after a validation that ended by itself: the run is saved next."""
+        reshard(runner.model)
+
     def before_test_epoch(self, runner: Any) -> None:
         gather(runner.model)
 

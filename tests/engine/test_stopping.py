@@ -18,8 +18,8 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from torch.utils.data import get_worker_info
 
-from densevit.engine.checkpoint import read_manifest
 from densevit.engine.curves import read_scalars
+from densevit.engine.manifest import read_manifest
 from densevit.engine.runner import Runner
 from densevit.engine.stopping import STOP_SIGNALS
 from densevit.errors import StoppedError

@@ -28,7 +28,9 @@ def main() -> None:
     runs = {name: (folder, read_scalars(folder)) for name, folder in named(args.work_dirs).items()}
     for folder, scalars in runs.values():
         if not scalars:
-            raise DataError(f"{folder} has no log of a training: no {folder}/<time>/vis_data/scalars.json with a step")
+            raise DataError(
+                f"{folder} has no log of a training ({folder}/<time>/vis_data/scalars.json): is it the work_dir of a run?"
+            )
     columns, rows = compare(runs)
     console = Console()
     # A line per property: the many columns of a table of runs do not fit a terminal.

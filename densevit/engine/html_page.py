@@ -10,7 +10,7 @@ from PIL import Image
 
 from densevit.tables import Cell, layout
 
-PICTURE_WIDTH, JPEG_QUALITY = 1100, 85  # of photographs
+PICTURE_WIDTH, JPEG_QUALITY = 1600, 85  # of photographs
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 1120px; margin: 0 auto;
   padding: 24px; }
@@ -20,17 +20,16 @@ h3 { font-size: 1.1em; margin: 1.5em 0 .5em; }
 p { margin: .5em 0; }
 table { border-collapse: collapse; margin: .5em 0 1em; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding: .2em 0; }
-th, td { padding: .2em .9em .2em 0; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd; }
+th, td { padding: .2em .5em; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd; }
 th { border-bottom: 1px solid #777; }
 td { overflow-wrap: anywhere; }
-.right { text-align: right; padding: .2em 0 .2em .9em; }
+.right { text-align: right; }
 img { max-width: 100%; height: auto; }
-figure { margin: 0; }
+figure { margin: 0; max-width: 100%; }
 figcaption { font-size: .85em; color: #444; overflow-wrap: anywhere; }
-.samples { display: grid; grid-template-columns: repeat(auto-fill, minmax(480px, 1fr)); gap: 20px; }
+.samples { display: flex; flex-wrap: wrap; gap: 20px; }
 pre { font: 13px/1.4 ui-monospace, monospace; background: #f5f5f5; padding: 12px; overflow-x: auto; }
 summary { cursor: pointer; font-weight: 600; }
-@media (max-width: 560px) { .samples { grid-template-columns: 1fr; } }
 @media print { body { max-width: none; padding: 0; font-size: 11pt; } figure, tr { break-inside: avoid; }
   pre { white-space: pre-wrap; } }
 """
@@ -79,7 +78,8 @@ def _row(cells: Sequence[str], right: Sequence[bool], tag: str) -> str:
 
 def figure(png: bytes, alt: str, caption: str = "") -> str:
     """Return a picture, encoded as PNG, within the page; lines of a plot stay sharp."""
-    return _figure(png, "png", alt, caption)
+    with Image.open(io.BytesIO(png)) as picture:
+        return _figure(png, "png", picture.width, alt, caption)
 
 
 def photograph(png: bytes, alt: str, caption: str = "") -> str:
@@ -88,17 +88,17 @@ def photograph(png: bytes, alt: str, caption: str = "") -> str:
         picture.thumbnail((PICTURE_WIDTH, PICTURE_WIDTH))
         buffer = io.BytesIO()
         picture.convert("RGB").save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return _figure(buffer.getvalue(), "jpeg", alt, caption)
+    return _figure(buffer.getvalue(), "jpeg", picture.width, alt, caption)
 
 
-def _figure(content: bytes, kind: str, alt: str, caption: str) -> str:
+def _figure(content: bytes, kind: str, width: int, alt: str, caption: str) -> str:
     source = f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
     text = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f'<figure><img src="{source}" alt="{escape(alt)}">{text}</figure>'
+    return f'<figure style="width: {width}px"><img src="{source}" alt="{escape(alt)}">{text}</figure>'
 
 
-def grid(figures: Iterable[str]) -> str:
-    """Return figures in as many columns as there is room for."""
+def figures_in_rows(figures: Iterable[str]) -> str:
+    """Return figures side by side, as many in a row as there is room for."""
     return '<div class="samples">\n' + "\n".join(figures) + "\n</div>"
 
 

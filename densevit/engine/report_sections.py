@@ -1,5 +1,6 @@
 """The parts of report.html."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from mmengine.config import Config
 
 from densevit.engine.curves import Scalars
 from densevit.engine.evaluation_record import EvaluationRecord
-from densevit.engine.html_page import figure, folded, grid, heading, html_table, paragraph, photograph
+from densevit.engine.html_page import figure, figures_in_rows, folded, heading, html_table, paragraph, photograph
 from densevit.engine.run_summary import Timing, clock, facts_of, scores_of, timing_of
 from densevit.engine.sample_gallery import Shown
 
@@ -31,34 +32,36 @@ def _scores(scalars: Scalars) -> Iterator[str]:
     if not (scores := scores_of(scalars)):
         yield paragraph(NO_VALIDATION)
         return
-    rows = [(s.name, f"{s.last:.4f}", f"{s.best:.4f}", s.best_step) for s in scores]
+    rows = [(s.name, _score(s.last), _score(s.best), s.best_step) for s in scores]
     yield html_table(("metric", f"last (step {scores[0].last_step})", "best", "at step"), rows)
     yield paragraph(REPORT_THE_LAST)
+
+
+def _score(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4f}"
 
 
 def _timing(timing: Timing) -> Iterator[str]:
     total = timing.training + timing.validation
     compute = timing.step - timing.step_data
     rows = [
-        ("waiting for data", _milliseconds(timing.step_data), *_part(timing.training_data, total)),
-        ("forward, backward, update", _milliseconds(compute), *_part(timing.training - timing.training_data, total)),
+        ("waiting for data", f"{1e3 * timing.step_data:.0f}", *_part(timing.training_data, total)),
+        ("forward, backward, update", f"{1e3 * compute:.0f}", *_part(timing.training - timing.training_data, total)),
     ]
     if timing.validation:
-        rows.append((f"{timing.validations} validations", "", *_part(timing.validation, total)))
-    rows.append(("total", _milliseconds(timing.step), *_part(total, total)))
-    yield html_table(("", "per step (median)", "in all", "share"), rows)
+        rows.append(
+            (f"{timing.validations} validation{'s' * (timing.validations > 1)}", "-", *_part(timing.validation, total))
+        )
+    rows.append(("total", f"{1e3 * timing.step:.0f}", *_part(total, total)))
+    yield html_table(("", "ms per step (median)", "in all", "share %"), rows)
     yield paragraph(
         "Estimated from the times that were logged, over all starts of the run; start-up, writing of checkpoints and "
         "the computation of metrics after the last batch are not in it."
     )
 
 
-def _milliseconds(seconds: float) -> str:
-    return f"{1e3 * seconds:.0f} ms"
-
-
 def _part(seconds: float, total: float) -> tuple[str, str]:
-    return clock(seconds), f"{seconds / max(total, 1e-9):.0%}"
+    return clock(seconds), f"{100 * seconds / max(total, 1e-9):.0f}"
 
 
 def evaluation_section(
@@ -81,20 +84,24 @@ def evaluation_section(
     rows = [*facts.items(), ("samples", str(len(data))), ("time", clock(record.seconds))]
     parts = [heading(title), html_table(("", ""), rows)]
     if record.metrics:
-        scores = [(name, f"{value:.4f}") for name, value in record.metrics.items()]
+        scores = [(name, _score(value)) for name, value in record.metrics.items()]
         parts.append(html_table(("metric", "value"), scores))
     parts += [html_table(columns, rows, name) for name, columns, rows in record.tables]
-    parts += [figure(path.read_bytes(), path.stem, path.stem.replace("_", " ")) for path in pictures]
+    for path in pictures:
+        name = path.stem.removeprefix("val_").replace("_", " ")
+        parts.append(figure(path.read_bytes(), name, name))
     for kind, name in KINDS.items():
         if samples := shown.get(kind):
             ranked = f", by {record.score_name}" if kind != "spread" else ""
-            parts += [heading(name + ranked, 3), grid(_sample(sample, record.score_name) for sample in samples)]
+            parts += [
+                heading(name + ranked, 3),
+                figures_in_rows(_sample(sample, record.score_name) for sample in samples),
+            ]
     return "\n".join(parts)
 
 
 def _sample(sample: Shown, score_name: str | None) -> str:
-    known = score_name is not None and sample.score == sample.score  # which NaN is not
-    score = f"{score_name} {sample.score:.4f}: " if known else ""
+    score = f"{score_name} {sample.score:.4f}: " if score_name and not math.isnan(sample.score) else ""
     return photograph(sample.picture, f"Input, truth and prediction of {sample.path}", score + sample.path)
 
 

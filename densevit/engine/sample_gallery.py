@@ -93,14 +93,16 @@ def merge(own: Mapping[str, list[Shown]], count: int) -> dict[str, list[Shown]]:
 
 
 def _ranked(kind: str, entries: list[Any]) -> list[Any]:
-    """Return entries of a kind, the most extreme first, equal ones by path: the same for any number of processes."""
-    sign = 1 if kind == "worst" else -1
+    """Return entries of a kind, the most extreme first.
+
+    Equal ones are in order of their paths, which makes the best the worst from the other end, and both the same for
+    any number of processes.
+    """
 
     def key(entry: Kept | Shown) -> tuple[float, str]:
-        score, path = (entry.score, entry.path) if isinstance(entry, Shown) else entry[:2]
-        return sign * score, path
+        return (entry.score, entry.path) if isinstance(entry, Shown) else entry[:2]
 
-    return sorted(entries, key=key)
+    return sorted(entries, key=key, reverse=kind == "best")
 
 
 def _panels(dataset: Any, index: int, prediction: Any) -> dict[str, np.ndarray]:

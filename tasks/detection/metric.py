@@ -40,7 +40,7 @@ class CocoMetric(BaseMetric):
         ConfigError: ``max_per_image`` or ``iou_types`` is impossible, or asks for masks that are not there.
     """
 
-    score_name = "F1 of its objects"  # of batch_scores
+    score_name = "F1"  # of batch_scores
     default_prefix = "detection"  # quiets mmengine, which wants one; `evaluate` names the results without it
 
     def __init__(self, max_per_image: int = 100, iou_types: Sequence[str] | None = None) -> None:

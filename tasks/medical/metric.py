@@ -49,7 +49,7 @@ class VolumeDice(BaseMetric):
         distances: Compute HD95 and ASD too, which takes seconds for a large volume.
     """
 
-    score_name = "mean Dice of its classes"  # of batch_scores
+    score_name = "mean Dice"  # of batch_scores
     default_prefix = "medical"  # quiets mmengine, which wants one; `evaluate` names the means without it
 
     def __init__(self, distances: bool = True) -> None:

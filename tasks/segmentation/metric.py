@@ -26,7 +26,7 @@ class MeanIoU(BaseMetric):
         ignore_index: Label of pixels that do not count.
     """
 
-    score_name = "mean IoU of its classes"  # of batch_scores
+    score_name = "mean IoU"  # of batch_scores
     default_prefix = "segmentation"  # quiets mmengine, which wants one; `evaluate` names the means without it
 
     def __init__(self, ignore_index: int = 255) -> None:

@@ -29,7 +29,7 @@ def main() -> None:
     for folder, scalars in runs.values():
         if not scalars:
             raise DataError(
-                f"{folder} has no log of a training ({folder}/<time>/vis_data/scalars.json): is it the work_dir of a run?"
+                f"{folder} has no log of a training ({folder}/<time>/vis_data/scalars.json): is that a work_dir?"
             )
     columns, rows = compare(runs)
     console = Console()

@@ -36,10 +36,6 @@ def _facts(folder: Path, scalars: Scalars) -> Iterator[tuple[str, str]]:
         yield "parameters", f"{start['parameters'] / 1e6:.2f} M"
         if macs := _macs(start["model"]):
             yield "MACs", macs
-    if scores := scores_of(scalars):
-        main = scores[0]
-        yield f"{main.name}, last", f"{main.last:.4f}"
-        yield f"{main.name}, best (at step)", f"{main.best:.4f} ({main.best_step})"
     yield "steps", str(last_step(scalars))
     if timing := timing_of(scalars, start):
         yield "time", clock(timing.training + timing.validation)
@@ -50,6 +46,10 @@ def _facts(folder: Path, scalars: Scalars) -> Iterator[tuple[str, str]]:
     if start:
         yield "batch", f"{start['batch_size']} x {start['processes']}"
         yield "device", start["device"]
+    if scores := scores_of(scalars):
+        main = scores[0]
+        yield f"{main.name}, last", f"{main.last:.4f}"
+        yield f"{main.name}, best (at step)", f"{main.best:.4f} ({main.best_step})"
 
 
 def _macs(options: Mapping[str, Any]) -> str | None:

@@ -49,9 +49,8 @@ def _timing(timing: Timing) -> Iterator[str]:
         ("forward, backward, update", f"{1e3 * compute:.0f}", *_part(timing.training - timing.training_data, total)),
     ]
     if timing.validation:
-        rows.append(
-            (f"{timing.validations} validation{'s' * (timing.validations > 1)}", "-", *_part(timing.validation, total))
-        )
+        count = f"{timing.validations} validation{'s' * (timing.validations > 1)}"
+        rows.append((count, "-", *_part(timing.validation, total)))
     rows.append(("total", f"{1e3 * timing.step:.0f}", *_part(total, total)))
     yield html_table(("", "ms per step (median)", "in all", "share %"), rows)
     yield paragraph(

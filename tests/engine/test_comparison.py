@@ -97,7 +97,7 @@ def test_the_tool_compares_two_real_runs(
     assert narrow[0] in printed
     macs = [float(row[names.index("MACs")].split()[0]) for row in (narrow, wide)]
     assert 0 < macs[0] < macs[1]
-    assert re.search(r"\| mIoU, last \|.* samples/s \|", text)
+    assert re.search(r"\| samples/s \|.* mIoU, last \|", text)
     assert Image.open(tmp_path / "both" / "compare.png").width > 1000
 
 

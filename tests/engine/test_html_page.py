@@ -3,7 +3,8 @@
 import base64
 import io
 import re
-from html.parser import HTMLParser
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -21,36 +22,6 @@ from densevit.engine.html_page import (
 )
 
 NASTY = '<script>alert("1")</script> & </section><!-- a -->'
-VOID = {"meta", "img"}
-
-
-class Checker(HTMLParser):
-    """Keeps the text and the attributes, and sees that tags are closed in order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.text, self.attributes, self.tags = "", [], set[str]()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.attributes += attrs
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def parse(html: str) -> Checker:
-    checker = Checker()
-    checker.feed(html)
-    checker.close()
-    assert checker.open == []
-    return checker
 
 
 def png(width: int, height: int) -> bytes:
@@ -59,7 +30,7 @@ def png(width: int, height: int) -> bytes:
     return buffer.getvalue()
 
 
-def test_any_text_is_shown_as_it_is_and_does_nothing() -> None:
+def test_any_text_is_shown_as_it_is_and_does_nothing(parse_page: Callable[[str], Any]) -> None:
     parts = [
         heading(NASTY),
         paragraph(NASTY),
@@ -67,10 +38,9 @@ def test_any_text_is_shown_as_it_is_and_does_nothing() -> None:
         figures_in_rows([figure(png(2, 2), NASTY, NASTY), photograph(png(2, 2), NASTY, NASTY)]),
         folded(NASTY, NASTY),
     ]
-    found = parse(page(NASTY, {"a": "\n".join(parts)}))
-    assert "script" not in found.tags
-    assert found.text.count(NASTY) == 2 + 2 + 3 + 2 + 2  # once more in the title than where it is given
-    assert [value for name, value in found.attributes if name == "alt"] == [NASTY, NASTY]
+    found = parse_page(page(NASTY, {"a": "\n".join(parts)}))
+    assert found.text.count(NASTY) == 2 + 1 + 1 + 3 + 2 + 2  # the title is in two places
+    assert found.alternatives == [NASTY, NASTY]
 
 
 def test_a_page_gives_its_sections_back() -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -308,7 +309,9 @@ def test_worker_ranks_write_nothing(runner: Any, monkeypatch: pytest.MonkeyPatch
     assert not (Path(runner.work_dir) / "results.md").exists()
 
 
-def test_a_training_and_its_continuation_leave_one_report(config: Config, tmp_path: Path) -> None:
+def test_a_training_and_its_continuation_leave_one_report(
+    config: Config, tmp_path: Path, parse_page: Callable[[str], Any]
+) -> None:
     config.visualizer = {"type": "Visualizer", "vis_backends": [{"type": "LocalVisBackend"}]}
     config.default_hooks.logger = {"type": "LoggerHook", "interval": 2, "log_metric_by_epoch": False}
     config.default_hooks.report = {"type": "ReportHook"}
@@ -321,7 +324,9 @@ def test_a_training_and_its_continuation_leave_one_report(config: Config, tmp_pa
     assert [step for step, _ in scalars["val/mIoU"]] == [4, 8, 12]
     assert [step for step, _ in scalars["val/loss"]] == [4, 8, 12]
     assert "| metric | last (step 12) | best | at step |" in (tmp_path / "run" / "results.md").read_text()
-    page = (tmp_path / "run" / "report.html").read_text()
-    assert "Validation at step 12" in page
-    assert page.count("Worst samples, by mean IoU") == 1
+    page = parse_page((tmp_path / "run" / "report.html").read_text())
+    assert "Validation at step 12" in page.text
+    assert page.text.count("Worst samples, by mean IoU") == 1
+    assert "RandomCategoryCrop" in page.text  # of the config
+    assert len(page.alternatives) == 1 + 1 + 4 + 1 + 4  # curves, confusion; of five samples the worst, the best, spread
     assert (tmp_path / "run" / "curves.png").stat().st_size > 10_000

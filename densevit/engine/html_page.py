@@ -10,7 +10,7 @@ from PIL import Image
 
 from densevit.tables import Cell, layout
 
-PICTURE_WIDTH, JPEG_QUALITY = 1600, 85  # of photographs
+PICTURE_WIDTH, JPEG_QUALITY = 1400, 80  # of photographs
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 1120px; margin: 0 auto;
   padding: 24px; }
@@ -22,7 +22,7 @@ table { border-collapse: collapse; margin: .5em 0 1em; font-variant-numeric: tab
 caption { text-align: left; font-weight: 600; padding: .2em 0; }
 th, td { padding: .2em .5em; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd; }
 th { border-bottom: 1px solid #777; }
-td { overflow-wrap: anywhere; }
+td:last-child { overflow-wrap: anywhere; }
 .right { text-align: right; }
 img { max-width: 100%; height: auto; }
 figure { margin: 0; max-width: 100%; }

@@ -129,7 +129,8 @@ class ReportHook(Hook):
         if scalars and start:  # also of a training that did not come to its end
             sections["training"] = training_section(scalars, start, _plot(folder, scalars))
         if self.record is not None:
-            facts = {"checkpoint": str(runner.cfg.get("load_from")), "command": environment["command"]}
+            names = ("started", "command")
+            facts = {"checkpoint": str(runner.cfg.get("load_from")), **{name: environment[name] for name in names}}
             sections["test"] = evaluation_section("Test", facts, self.record, pictures, shown)
         _write_page(folder, config_name(runner), sections)
         for path in (*pictures, folder / REPORT):

@@ -9,9 +9,10 @@ import torch
 from mmengine.config import Config
 
 from densevit.checkpoint_folder import CONTENT
-from densevit.engine.checkpoint import MANIFEST, load_state, newest_first, read_checkpoint, read_manifest
+from densevit.engine.checkpoint import load_state, read_checkpoint
 from densevit.engine.checkpoint_meta import meta_of
 from densevit.engine.config import load_config
+from densevit.engine.manifest import MANIFEST, newest_first, read_manifest
 from densevit.engine.plain_config import from_plain
 from densevit.errors import CheckpointError, ConfigError
 from densevit.inference import slides_over_time, use_inference

@@ -7,9 +7,6 @@ model that is split over processes is a folder, of which the same holds.
 
 import hashlib
 import io
-import json
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,12 +17,12 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from densevit.checkpoint_folder import read_folder
 from densevit.data.file_hash import sha256_of
+from densevit.engine.atomic_write import delete, put_in_place, write_beside
 from densevit.engine.checkpoint_meta import meta_of
+from densevit.engine.manifest import enter, forget, naming_what_is_kept, newest_first, read_manifest
 from densevit.engine.sharding import mesh_of
 from densevit.errors import CheckpointError
 from densevit.weights import load_weights, read_file
-
-MANIFEST = "checkpoints.json"
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: Path, score: float | None = None) -> None:
@@ -39,55 +36,21 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path, score: float | None 
     Raises:
         CheckpointError: The file cannot be written, the disk is full for instance; earlier files are untouched.
     """
+    if score is not None:  # here too: the manifest may be lost
+        checkpoint = {**checkpoint, "meta": {**checkpoint["meta"], "score": score}}
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
     data = buffer.getbuffer()
     written = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    try:
-        write_atomically(path, data)
-        enter(path, written, checkpoint["meta"], score)
-    except OSError as error:
-        raise unwritable(path, error) from error
-
-
-def enter(path: Path, written: dict[str, Any], meta: dict[str, Any], score: float | None) -> None:
-    """Enter a checkpoint into the manifest beside it, as the last one that was written."""
-    entry = {**written, "iter": meta["iter"], "epoch": meta["epoch"], **({} if score is None else {"score": score})}
-    earlier = {name: e for name, e in read_manifest(path.parent).items() if name != path.name}
-    _write_manifest(path.parent, {**earlier, path.name: entry})
-
-
-def unwritable(path: Path, error: OSError) -> CheckpointError:
-    """Return the error that says that a checkpoint cannot be written, and which one there is."""
-    kept = next(iter(newest_first(path.parent)), None)
-    return CheckpointError(
-        f"cannot write {path}: {error.strerror}. Make room or choose another --work-dir, then go on with --resume "
-        + (f"from {kept}, which is intact" if kept else "(no earlier checkpoint exists)")
-    )
-
-
-def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Write a file so that after a crash at any moment ``path`` holds either its old content or all of the new."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
-
-
-def sync(folder: Path) -> None:
-    """Have the names of the files of a folder written to the disk."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+    with naming_what_is_kept(path):
+        temporary = write_beside(path, data)
+        try:
+            forget(path)
+        except OSError:
+            delete(temporary)
+            raise
+        put_in_place(temporary, path)
+        enter(path, written, checkpoint["meta"])
 
 
 def load_model(model: nn.Module, path: Path) -> dict[str, Any]:
@@ -167,37 +130,12 @@ def find_latest(work_dir: Path, warn: Callable[[str], None]) -> Path | None:
     return None
 
 
-def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the entry of each checkpoint by its name; empty where there is no manifest.
-
-    It has ``iter``, ``epoch``, ``score`` of a best one, ``size`` and ``sha256``; a folder's has these of its ``files``.
-    """
-    path = folder / MANIFEST
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def delete(path: Path) -> None:
-    """Delete a file or a folder, if there is one."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def remove(path: Path) -> None:
-    """Delete a checkpoint and its entry."""
-    delete(path)
-    _write_manifest(path.parent, {k: v for k, v in read_manifest(path.parent).items() if k != path.name})
+    """Delete a checkpoint and its entry.
 
-
-def _write_manifest(folder: Path, manifest: dict[str, dict[str, Any]]) -> None:
-    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
-
-
-def newest_first(folder: Path) -> list[Path]:
-    """Return the checkpoints of a run that are there, intact or not; the last written first, the best ones last.
-
-    The number of the step does not tell: a run that goes on from an earlier step, or by larger batches, counts fewer.
+    Raises:
+        CheckpointError: The folder cannot be written.
     """
-    names = sorted(reversed(read_manifest(folder)), key=lambda name: name.startswith("best_"))
-    return [folder / name for name in names if (folder / name).exists()]
+    with naming_what_is_kept(path):
+        delete(path)
+        forget(path)

@@ -9,7 +9,8 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
-from densevit.engine.checkpoint import read_manifest, remove
+from densevit.engine.checkpoint import remove
+from densevit.engine.manifest import read_manifest
 from densevit.errors import ConfigError
 from densevit.registry import HOOKS, suggestion
 

@@ -20,7 +20,7 @@ from mmengine import dist
 from torch.utils.data import DataLoader
 
 from densevit.data.worker_notes import Note, WorkerNotes
-from densevit.engine.checkpoint import newest_first
+from densevit.engine.manifest import newest_first
 from densevit.errors import DataError, DensevitError, OutputError, ProcessError
 
 WORKER_RAISED = re.compile(r"Caught \w+ in DataLoader worker process \d+\.\n")

@@ -2,9 +2,8 @@
 
 import json
 import logging
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,15 +12,15 @@ import torch
 import torch.distributed
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, convert_sync_batchnorm, is_model_wrapper
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 
 from densevit import __version__
-from densevit.engine import lr_scaling
-from densevit.engine.checkpoint import find_latest, load_model, read_manifest, save_checkpoint
+from densevit.engine import lr_scaling, manifest
+from densevit.engine.checkpoint import find_latest, load_model, save_checkpoint
 from densevit.engine.checkpoint_meta import meta_of
 from densevit.engine.config_trust import check_types
 from densevit.engine.failures import explained, raise_on_full_disk
@@ -29,8 +28,9 @@ from densevit.engine.launch import join_group
 from densevit.engine.plain_config import to_plain
 from densevit.engine.position import Batch, changes, entries
 from densevit.engine.progress import ProgressHook
+from densevit.engine.run_folder import locked, name_of_logs
 from densevit.engine.sharded_checkpoint import clean, save_folder
-from densevit.engine.sharding import mesh_of, shard, split_state
+from densevit.engine.sharding import mesh_of, reshard, shard, split_state
 from densevit.engine.stopping import Stops, stoppable
 from densevit.errors import CheckpointError, ConfigError
 from densevit.weights import load_weights
@@ -68,7 +68,7 @@ class Runner(MMEngineRunner):
     _test_loop: Any
     _has_loaded: bool
     _timestamp: str
-    _starts: ClassVar[Counter[str]] = Counter()  # of all runs of this process, by the second of their start
+    _names: ClassVar[set[str]] = set()  # of the logs of all runs of this process
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> "Runner":
@@ -89,15 +89,16 @@ class Runner(MMEngineRunner):
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         """Join the other processes by ourselves, see `densevit.engine.launch`.
 
-        And give each run of a process its own name: mmengine's is the second of the start, and a second run of the
-        same second would write into the log of the first.
+        And give each run its own name: mmengine's is the second of the start, and a second run of the same second, or
+        one that begins after the clock was set back, would overwrite the log of the first.
         """
         if self.distributed and not torch.distributed.is_initialized():
             join_group(self.launcher, env_cfg.get("dist_cfg", {}))
         super().setup_env(env_cfg)
-        self._starts[self._timestamp] += 1
-        if (count := self._starts[self._timestamp]) > 1:
-            self._timestamp += f"_{count}"
+        name = [name_of_logs(self._timestamp, Path(self.work_dir), self._names)]
+        broadcast_object_list(name)
+        self._timestamp = name[0]
+        self._names.add(name[0])
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         """Also split the model, and wrap on the CPU, where mmengine passes device ids that DDP refuses."""
@@ -173,12 +174,13 @@ class Runner(MMEngineRunner):
         return Stops()
 
     def train(self) -> nn.Module:
-        """Check what can be checked before hours are spent, then train.
+        """Check what can be checked before hours are spent, then train, as the only run in the work_dir.
 
         Raises:
             StoppedError: A signal stopped the run between two steps; it is saved.
         """
-        with self._display(), explained(self):
+        alone = locked(Path(self.work_dir)) if is_main_process() else nullcontext()
+        with self._display(), explained(self), alone:
             self._check_before_training()
             with stoppable(self, training=True):
                 return super().train()
@@ -282,6 +284,7 @@ class Runner(MMEngineRunner):
 
         That of a split model is a folder, ``iter_10`` for ``iter_10.pth``, to which each process writes its part.
         """
+        reshard(self._bare_model())  # a validation has gathered the weights, of which each process saves its part
         split = mesh_of(self._bare_model()) is not None
         checkpoint: dict[str, Any] = {
             "meta": {
@@ -347,10 +350,12 @@ class Runner(MMEngineRunner):
                     scheduler.step()
 
     def _guard_work_dir(self) -> None:
-        """Refuse to mix two runs in one folder; clear what a killed process left half-written."""
+        """Refuse to mix two runs in one folder; clear and mend what a killed process left half-written."""
         folder = Path(self.work_dir)
         clean(folder)
-        if not self._resume and read_manifest(folder):
+        if self._resume:
+            manifest.repair(folder, self.logger.warning)
+        elif manifest.holds_checkpoints(folder):
             raise ConfigError(
                 f"{folder} holds checkpoints of an earlier run. Go on with it by --resume, or choose another --work-dir"
             )

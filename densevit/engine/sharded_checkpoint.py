@@ -8,7 +8,8 @@ from mmengine import dist
 
 from densevit.checkpoint_folder import write_folder
 from densevit.data.file_hash import sha256_of
-from densevit.engine.checkpoint import delete, enter, sync, unwritable
+from densevit.engine.atomic_write import delete, sync
+from densevit.engine.manifest import enter, forget, unwritable
 
 OLD = ".old"
 
@@ -19,6 +20,8 @@ def save_folder(checkpoint: dict[str, Any], path: Path, score: float | None = No
     Raises:
         CheckpointError: In all processes, as soon as one of them cannot write; earlier checkpoints are untouched.
     """
+    if score is not None:  # here too: the manifest may be lost
+        checkpoint = {**checkpoint, "meta": {**checkpoint["meta"], "score": score}}
     temporary, first = path.with_name(path.name + ".tmp"), dist.is_main_process()
     if first:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -33,8 +36,9 @@ def save_folder(checkpoint: dict[str, Any], path: Path, score: float | None = No
     failure = next((error for _, error in ranks if error is not None), None)
     if first and failure is None:
         try:
+            forget(path)  # after a kill, the old entry must not be that of the new folder
             _put_in_place(temporary, path)
-            enter(path, {"files": {k: v for files, _ in ranks for k, v in files.items()}}, checkpoint["meta"], score)
+            enter(path, {"files": {k: v for files, _ in ranks for k, v in files.items()}}, checkpoint["meta"])
             shutil.rmtree(_aside(path), ignore_errors=True)
         except OSError as error:
             failure = error

@@ -21,7 +21,7 @@ import torch
 from mmengine import dist
 from torch.distributed.distributed_c10d import _get_default_store
 
-from densevit.engine.checkpoint import newest_first
+from densevit.engine.manifest import newest_first
 from densevit.errors import StoppedError
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)

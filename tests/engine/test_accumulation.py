@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from densevit.engine.checkpoint import read_manifest
+from densevit.engine.manifest import read_manifest
 from densevit.engine.runner import Runner
 from densevit.errors import CheckpointError
 from densevit.weights import read_file

@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmengine.dist import barrier
 from mmengine.hooks import Hook
 
-from densevit.engine.checkpoint import read_manifest
+from densevit.engine.manifest import read_manifest
 from densevit.engine.runner import Runner
 from densevit.errors import ConfigError
 from densevit.weights import read_file

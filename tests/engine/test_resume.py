@@ -11,7 +11,8 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from densevit.engine.checkpoint import load_model, read_manifest
+from densevit.engine.checkpoint import load_model
+from densevit.engine.manifest import read_manifest
 from densevit.engine.runner import Runner
 from densevit.errors import CheckpointError, ConfigError
 from densevit.weights import read_file

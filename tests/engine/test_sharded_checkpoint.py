@@ -9,7 +9,8 @@ import torch
 
 from densevit.checkpoint_folder import read_folder
 from densevit.engine import sharded_checkpoint
-from densevit.engine.checkpoint import find_fault, find_latest, read_manifest, remove, save_checkpoint
+from densevit.engine.checkpoint import find_fault, find_latest, remove, save_checkpoint
+from densevit.engine.manifest import read_manifest
 from densevit.engine.sharded_checkpoint import clean, save_folder
 from densevit.errors import CheckpointError
 

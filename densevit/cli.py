@@ -10,18 +10,25 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from densevit.engine.config import load_config
-from densevit.errors import ConfigError, DensevitError
+from densevit.errors import ConfigError, DensevitError, StoppedError
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call ``main``; exit with 2 after a `DensevitError`, printed in one piece, and with 130 after Ctrl-C."""
+    """Call ``main``, and exit with what tells the caller how it ended.
+
+    2 after a `DensevitError`, printed in one piece; 75 (EX_TEMPFAIL) after a signal that stopped a run, which has said
+    so; 130 after Ctrl-C anywhere else.
+    """
     try:
         main()
+    except StoppedError:
+        sys.exit(os.EX_TEMPFAIL)
     except DensevitError as error:
-        print(f"error: {error}", file=sys.stderr)
+        process = f" of process {os.environ['RANK']}" if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
+        print(f"error{process}: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted: start again with --resume to go on from the last checkpoint", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         sys.exit(130)
 
 
@@ -45,6 +52,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--amp", action=argparse.BooleanOptionalAction, help="bf16 autocast (default: where the device has it)"
     )
+    parser.add_argument("--compile", action="store_true", help="torch.compile the backbone")
     parser.add_argument(
         "--check-data", choices=("sample", "all", "off"), help="look at some, all or no files before the run"
     )
@@ -71,6 +79,8 @@ def config_from(args: argparse.Namespace) -> Config:
             cfg.check_data = args.check_data
         if args.amp is not None:
             cfg.model.precision = "bf16" if args.amp else "fp32"
+        if args.compile:
+            cfg.model.compile = cfg.model.get("compile") or True
     return cfg
 
 

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from densevit.engine.checkpoint import MANIFEST, load_state, newest_first, read_checkpoint, read_manifest
+from densevit.checkpoint_folder import CONTENT
+from densevit.engine.checkpoint import load_state, read_checkpoint
 from densevit.engine.checkpoint_meta import meta_of
 from densevit.engine.config import load_config
+from densevit.engine.manifest import MANIFEST, newest_first, read_manifest
 from densevit.engine.plain_config import from_plain
 from densevit.errors import CheckpointError, ConfigError
 from densevit.inference import slides_over_time, use_inference
@@ -89,7 +91,7 @@ def _given(config: str | Path | Config) -> Config:
 def _read(source: Path) -> tuple[Path, Any, str]:
     """Return a checkpoint and what it holds; of a run's folder, the best or newest that is intact, and its step."""
     if not (source / MANIFEST).is_file():
-        if source.is_dir() and source.name not in read_manifest(source.parent):
+        if source.is_dir() and not (source / CONTENT).is_file():
             raise CheckpointError(f"{source} has no {MANIFEST}, so it is no folder of a run: name a checkpoint")
         return source, read_checkpoint(source), ""
     paths = sorted(newest_first(source), key=lambda path: not path.name.startswith("best_"))

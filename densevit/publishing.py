@@ -16,9 +16,10 @@ from torch.utils._pytree import tree_leaves
 
 from densevit import __version__
 from densevit.data.file_hash import sha256_of
-from densevit.engine.checkpoint import MANIFEST, load_model
+from densevit.engine.checkpoint import load_model
 from densevit.engine.checkpoint_meta import meta_of
 from densevit.engine.config import load_config
+from densevit.engine.manifest import MANIFEST
 from densevit.engine.plain_config import to_plain
 from densevit.errors import CheckpointError, ConfigError
 from densevit.loading import named_classes

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from densevit.checkpoint_folder import read_folder
 from densevit.errors import CheckpointError
 from densevit.features import Backbone, Head, Neck
 from densevit.registry import BACKBONES
@@ -85,7 +86,7 @@ def load_weights(
 
     Args:
         model: A backbone, or a model with the attributes ``backbone``, ``head`` and perhaps ``neck``.
-        source: File of safetensors, NumPy or PyTorch, or what such a file holds.
+        source: File of safetensors, NumPy or PyTorch, folder of a run of several processes, or what such holds.
         allow_partial: Accept weights that leave tensors of the backbone as they are.
         verbose: Print the report.
 
@@ -113,6 +114,7 @@ def load_weights(
 def read_file(path: Path) -> Any:
     """Read a file of safetensors, NumPy (.npz) or PyTorch on the CPU, without executing anything in it.
 
+    Or the folder that several processes wrote of a model that was split over them, whole.
     A published model gives what a checkpoint does: its weights as ``state_dict``, what its header says as ``meta``.
 
     Raises:
@@ -120,6 +122,8 @@ def read_file(path: Path) -> Any:
     """
     if re.match(r"\w\w+:/", str(path)):  # one slash: a Path has lost the other
         raise CheckpointError(f"{path} is an address, and nothing is downloaded: fetch the file and name its path")
+    if path.is_dir():
+        return read_folder(path)
     if not path.is_file():
         raise CheckpointError(f"{path} is not a file" if path.exists() else f"{path} does not exist")
     try:

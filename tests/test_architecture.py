@@ -27,6 +27,7 @@ ORDER = (
     "necks",
     "preprocess",
     "classifier",
+    "checkpoint_folder",
     "weights",
     "engine",
     "model",

@@ -12,7 +12,8 @@ from mmengine.config import Config
 from PIL import Image
 
 import densevit
-from densevit.engine.checkpoint import read_manifest, save_checkpoint
+from densevit.engine.checkpoint import save_checkpoint
+from densevit.engine.manifest import read_manifest
 from densevit.engine.plain_config import from_plain, to_plain
 from densevit.engine.runner import Runner
 from densevit.errors import CheckpointError, ConfigError, DataError

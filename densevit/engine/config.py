@@ -30,6 +30,8 @@ LOOP_KEYS = {
     "train_cfg": {"by_epoch", "max_epochs", "max_iters", "type", "val_begin", "val_interval"},
     "val_cfg": {"loss", "type"},
 }
+SCALE_KEYS = {"base_batch_size", "enable"}
+DIST_KEYS = {"timeout"}
 PARAMWISE_KEYS = {
     "bias_decay_mult",
     "bias_lr_mult",
@@ -40,6 +42,8 @@ PARAMWISE_KEYS = {
     "flat_decay_mult",
     "norm_decay_mult",
 }
+PARALLEL_KEYS = {"ddp": {"type"}, "fsdp": {"reshard_after_forward", "type"}}
+WHOLE_GRADIENTS = {"Adafactor", "LBFGS", "Muon", "ViTAdafactor"}  # optimizers that look at more than single elements
 RUN_KEYS = {
     "auto_scale_lr",
     "check_data",
@@ -56,6 +60,7 @@ RUN_KEYS = {
     "log_processor",
     "model",
     "optim_wrapper",
+    "parallel",
     "param_scheduler",
     "randomness",
     "resume",
@@ -152,6 +157,7 @@ def check_config(cfg: Config) -> None:
         # A name that is no section of a run may be a variable, unless it is nearly one.
         if key not in RUN_KEYS and (near := difflib.get_close_matches(key, RUN_KEYS, n=1, cutoff=0.88)):
             raise ConfigError(f"config key {key!r} means nothing.{suggestion(key, near)}")
+    _check_processes(cfg)
     if "model" in cfg:
         _check_model(cfg.model)
     for split in ("train", "val", "test"):
@@ -160,9 +166,24 @@ def check_config(cfg: Config) -> None:
         for metric in _as_list(cfg.get(f"{split}_evaluator")):
             registry.METRICS.check(metric)
     _check_schedule(cfg)
+    _check_parallel(cfg)
     hooks = [h for h in (cfg.get("default_hooks") or {}).values() if h is not None]
     for hook in hooks + _as_list(cfg.get("custom_hooks")):
         _check(registry.HOOKS, hook, apart=("priority",))
+
+
+def _check_processes(cfg: Config) -> None:
+    group = (cfg.get("env_cfg") or {}).get("dist_cfg") or {}
+    scaling = cfg.get("auto_scale_lr") or {}
+    for name, options, known in (("auto_scale_lr", scaling, SCALE_KEYS), ("env_cfg.dist_cfg", group, DIST_KEYS)):
+        for key in options:
+            if key not in known:
+                raise ConfigError(f"{name} takes no {key!r}.{suggestion(key, known)}")
+    timeout = group.get("timeout", 1)
+    if not isinstance(timeout, int | float) or timeout <= 0:
+        raise ConfigError(f"env_cfg.dist_cfg.timeout is a number of seconds, 1800 for instance, not {timeout!r}")
+    if cfg.get("sync_bn") not in (None, "torch"):
+        raise ConfigError(f'sync_bn is "torch" or None, not {cfg.sync_bn!r}')
 
 
 def _check_model(model: Mapping[str, Any]) -> None:
@@ -225,6 +246,22 @@ def _check_schedule(cfg: Config) -> None:
         for key in cfg.get(section) or ():
             if key not in known:
                 raise ConfigError(f"{section} takes no {key!r}.{suggestion(key, known)}")
+
+
+def _check_parallel(cfg: Config) -> None:
+    parallel = cfg.get("parallel") or {}
+    kind = parallel.get("type", "ddp")
+    if kind not in PARALLEL_KEYS:
+        raise ConfigError(f"parallel.type is one of {', '.join(PARALLEL_KEYS)}, not {kind!r}")
+    for key in parallel:
+        if key not in PARALLEL_KEYS[kind]:
+            raise ConfigError(f"parallel of type {kind} takes no {key!r}.{suggestion(key, PARALLEL_KEYS[kind])}")
+    optimizer = ((cfg.get("optim_wrapper") or {}).get("optimizer") or {}).get("type")
+    if kind == "fsdp" and optimizer in WHOLE_GRADIENTS:
+        raise ConfigError(
+            f"optim_wrapper.optimizer {optimizer} needs whole gradients, which parallel of type fsdp splits: "
+            'take AdamW, or parallel=dict(type="ddp")'
+        )
 
 
 def _check_paramwise(constructor: str, options: Mapping[str, Any]) -> None:

@@ -31,8 +31,7 @@ demo: install
 	$(RUN) tools/predict.py $(CONFIG) $$(ls -t $(DEMO)/iter_*.pth | head -n 1) --out $(DEMO)/predicted \
 		$$(ls $(DATA)/segmentation/images/validation/* | head -n 4)
 	@echo
-	@echo "summary:         $(DEMO)/results.md"
-	@echo "curves:          $(DEMO)/curves.png"
+	@echo "report:          $(DEMO)/report.html"
 	@echo "truth compared:  $(DEMO)/predictions/"
 	@echo "predicted files: $(DEMO)/predicted/overlays/"
 

@@ -146,9 +146,7 @@ def test_a_disk_that_is_full_when_logs_are_written_ends_the_run_with_the_way_out
 
 
 def test_a_connection_that_broke_points_to_the_other_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    error = RuntimeError(
-        "[/build/gloo/gloo/tcp/pair.cc:534] Connection closed by peer [10.0.0.2]:7. Look"
-    )
+    error = RuntimeError("[/build/gloo/gloo/tcp/pair.cc:534] Connection closed by peer [10.0.0.2]:7. Look")
     assert explain(error, {}, tmp_path) is None
     monkeypatch.setattr("mmengine.dist.is_distributed", lambda: True)
     explanation = explain(error, {}, tmp_path)

@@ -12,7 +12,7 @@ CONFIG := configs/demo/segformer_b0_shapes.py
 DATA := data/demo
 DEMO := work_dirs/demo
 
-.PHONY: install demo test test-slow test-all lint types bench clean
+.PHONY: install demo test test-slow test-all faults lint types bench clean
 
 install: $(INSTALLED)
 
@@ -44,6 +44,10 @@ test-slow: install
 	$(PYTEST) -m slow --timeout 900
 
 test-all: test test-slow
+
+# Kill runs, fill disks, damage files, and put the table of what happened into docs/reliability.md.
+faults: install
+	$(PYTEST) tests/faults --fault-table docs/reliability.md
 
 lint: install
 	$(RUN) -m ruff check $(SOURCES)

@@ -81,6 +81,10 @@ class DenseDataset(Dataset[Sample | None], ABC):
     def path(self, index: int) -> str:
         """Return the file of the input ``index``."""
 
+    def files_of(self, index: int) -> tuple[str, ...]:
+        """Return the files that sample ``index`` is read from, that of the input first, and its mask for instance."""
+        return (self.path(index),)
+
     @abstractmethod
     def check(self, mode: str) -> None:
         """Compare the data with the config before a run.
@@ -154,7 +158,7 @@ class DenseDataset(Dataset[Sample | None], ABC):
     def _load_or_replace(self, start: int) -> tuple[Tensor, Any, str] | None:
         if self.quarantine is None:
             return self._load(start)
-        bad: list[tuple[str, DataError]] = []
+        bad: list[tuple[int, DataError]] = []
         found = None
         tries = self.quarantine.limit + 1 if self.quarantine.replace else 1
         for index in range(start, start + min(tries, len(self))):
@@ -163,9 +167,11 @@ class DenseDataset(Dataset[Sample | None], ABC):
                 found = self._load(index)
                 break
             except DataError as error:
-                bad.append((self.path(index), error))
-        for path, reason in bad:
-            self.quarantine.record(path, reason, replaced_by=found[2] if found else None)
+                bad.append((index, error))
+        for index, reason in bad:
+            self.quarantine.record(self.files_of(index), reason, replaced_by=found[2] if found else None)
+        if found is None and self.quarantine.replace:
+            raise bad[-1][1]  # the only sample there is
         return found
 
     def transform(self, image: Tensor, target: Any, path: str, size: int) -> Sample:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,15 @@ def read_scalars(work_dir: Path) -> Scalars:
 
 
 def _read_lines(file: Path) -> list[dict[str, Any]]:
-    """Return the records with a step above 0; a validation outside of training is logged at step 0."""
+    """Return the records with a step above 0; a validation outside of training is logged at step 0.
+
+    A line that is no record was being written as the process or the machine stopped.
+    """
     lines = []
-    for text in file.read_text().splitlines():
-        try:
+    for text in file.read_text(errors="replace").splitlines():
+        with suppress(json.JSONDecodeError):
             lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue  # half a line: the process was killed as it wrote
-    return [line for line in lines if line.get("step", 0) > 0]
+    return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int) and line["step"] > 0]
 
 
 def _is_training(line: Mapping[str, Any]) -> bool:

@@ -24,9 +24,15 @@ def _batches(loop: BaseLoop, step: int) -> Iterator[list[Sample]]:
     return iter(loop.dataloader)
 
 
+def order_of(loop: BaseLoop) -> Any:
+    """Return what knows how many samples lie before a batch: our batch sampler, or the sampler of torch's."""
+    batches = loop.dataloader.batch_sampler
+    return batches if hasattr(batches, "position") else batches.sampler
+
+
 def _next(loop: Any, batches: Iterator[list[Sample]]) -> list[Sample]:
     """Return the next batch, or stop the run if it is told to: after an update only, as gradients are not saved."""
-    return loop.runner.stops.next(batches) if loop.runner.optim_wrapper.should_update() else next(batches)
+    return loop.runner.stops.next(batches) if loop.runner.updated else next(batches)
 
 
 def _validate(loop: Any) -> None:
@@ -34,14 +40,20 @@ def _validate(loop: Any) -> None:
     try:
         loop.runner.val_loop.run()
     except StoppedError:
-        if loop.runner.optim_wrapper.should_update():
+        if loop.runner.updated:
             raise
         loop.runner.logger.warning(f"the validation of step {loop.runner.iter} is left out: the run is to stop")
 
 
 @LOOPS.register_module()
 class IterTrainLoop(IterBasedTrainLoop):
-    """``max_iters`` steps over an endless stream, from whatever step was resumed."""
+    """``max_iters`` steps over an endless stream, from whatever step was resumed.
+
+    Attributes:
+        ahead: Batches by which the data are ahead of the steps: not 0 after a run goes on with another batch size.
+    """
+
+    ahead = 0
 
     def __init__(
         self, runner: Any, dataloader: Any, max_iters: int, val_begin: int = 1, val_interval: int = 1000
@@ -59,7 +71,7 @@ class IterTrainLoop(IterBasedTrainLoop):
         """Train to the end; validate every ``val_interval`` steps, and at a resumed step where that is due."""
         self.runner.call_hook("before_train")
         self.runner.call_hook("before_train_epoch")
-        batches = _batches(self, self._iter)
+        batches = _batches(self, self._iter + self.ahead)
         if self._iter > 0:
             self._validate_if_due()
         while self._iter < self._max_iters and not self.stop_training:
@@ -70,6 +82,15 @@ class IterTrainLoop(IterBasedTrainLoop):
         self.runner.call_hook("after_train")
         return self.runner.model
 
+    def position(self, step: int) -> tuple[int, int]:
+        """Return the pass over the data in which a step begins, and how many of its samples were seen before."""
+        return order_of(self).position(step + self.ahead)
+
+    def go_on(self, step: int, epoch: int, position: tuple[int, int]) -> None:
+        """Resume at a step of the schedule and a position in the data; by whole batches, none of it is skipped."""
+        self._iter, self._epoch = step, epoch
+        self.ahead = order_of(self).step_at(*position) - step
+
     def _validate_if_due(self) -> None:
         due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
         if self.runner.val_loop is not None and self._iter >= self.val_begin and due:
@@ -78,7 +99,10 @@ class IterTrainLoop(IterBasedTrainLoop):
 
 @LOOPS.register_module()
 class EpochTrainLoop(EpochBasedTrainLoop):
-    """``max_epochs`` passes over the data, from whatever step of whatever epoch was resumed."""
+    """``max_epochs`` passes over the data, from whatever step of whatever epoch was resumed.
+
+    After the last step of an epoch was resumed, its end comes first: hooks and validation.
+    """
 
     def __init__(self, runner: Any, dataloader: Any, **options: Any) -> None:
         loader = build_loader(dataloader, runner.seed, Path(runner.work_dir), training=True, whole_batches=True)
@@ -107,6 +131,16 @@ class EpochTrainLoop(EpochBasedTrainLoop):
             self.run_iter(step, _next(self, self._stream))
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
+
+    def position(self, step: int) -> tuple[int, int]:
+        """Return the pass over the data in which a step begins, and how many of its samples were seen before."""
+        return order_of(self).position(step)
+
+    def go_on(self, step: int, epoch: int, position: tuple[int, int]) -> None:
+        """Resume at a position in the data, whatever the number of steps that led there; none of it is skipped."""
+        self._iter = order_of(self).step_at(*position)
+        begun = self._iter // self.steps
+        self._epoch = epoch if epoch == begun - 1 and self._iter % self.steps == 0 else begun
 
     def _validate_if_due(self) -> None:
         due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
@@ -143,6 +177,7 @@ class ValidationLoop(ValLoop):
         self._forget_earlier()
         self.runner.call_hook("before_val")
         self.runner.call_hook("before_val_epoch")
+        _share_buffers(self.runner.model)
         self.runner.model.eval()
         try:
             for index, batch in enumerate(self.runner.stops.batches(self.dataloader)):
@@ -185,6 +220,12 @@ class ValidationLoop(ValLoop):
         names = dict.fromkeys(name for totals, _ in ranks for name in totals)
         count = sum(n for _, n in ranks)
         return {name: sum(totals.get(name, 0.0) for totals, _ in ranks) / count for name in names}
+
+
+def _share_buffers(model: nn.Module) -> None:
+    """Take over the first process' buffers, which are what is saved: each has its own statistics of batch norms."""
+    for buffer in model.buffers():
+        dist.broadcast(buffer)
 
 
 @LOOPS.register_module()

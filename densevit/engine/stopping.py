@@ -21,7 +21,7 @@ import torch
 from mmengine import dist
 from torch.distributed.distributed_c10d import _get_default_store
 
-from densevit.engine.checkpoint import read_manifest
+from densevit.engine.manifest import newest_first
 from densevit.errors import StoppedError
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -172,19 +172,13 @@ def stoppable(runner: Any, training: bool) -> Iterator[None]:
             message = f"{stop}: start again"
             if training:
                 runner.call_hook("before_stop")
-                saved = newest_checkpoint(Path(runner.work_dir))
+                saved = next(iter(newest_first(Path(runner.work_dir))), None)
                 message = f"{stop} at step {runner.iter}: " + (
                     f"{saved} is saved, go on with --resume" if saved else "nothing is saved, start again"
                 )
             runner.logger.warning(message)
             dist.barrier()  # a launcher ends the others as soon as one has ended: not before all is written
             raise StoppedError(message) from None
-
-
-def newest_checkpoint(work_dir: Path) -> Path | None:
-    """Return the checkpoint of the latest step that the run has written; its bytes are not looked at."""
-    steps = {name: entry["iter"] for name, entry in read_manifest(work_dir).items()}
-    return work_dir / max(steps, key=lambda name: steps[name]) if steps else None
 
 
 def _end_at_second(signals: socket.socket) -> None:

@@ -18,8 +18,8 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from torch.utils.data import get_worker_info
 
-from densevit.engine.checkpoint import read_manifest
 from densevit.engine.curves import read_scalars
+from densevit.engine.manifest import read_manifest
 from densevit.engine.runner import Runner
 from densevit.engine.stopping import STOP_SIGNALS
 from densevit.errors import StoppedError
@@ -126,11 +126,11 @@ def test_a_run_that_waits_for_data_stops_at_once(
     monkeypatch.setattr(SegDataset, "read", read)
     config.train_dataloader.num_workers = 1
     config.train_cfg.max_iters = 50
-    start = time.monotonic()
+    start, others = time.monotonic(), set(multiprocessing.active_children())
     message = stop(config, tmp_path / "run", At("before_train_iter", 1, hang))
     assert "is saved, go on with --resume" in message
     assert time.monotonic() - start < 60
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= others
 
 
 def test_a_test_stops_before_the_next_batch(config: Config, tmp_path: Path) -> None:

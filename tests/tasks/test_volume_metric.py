@@ -157,6 +157,7 @@ def _score_part(rank: int, world_size: int) -> dict[str, float]:
 
 
 @pytest.mark.slow
-def test_the_number_of_processes_changes_no_bit(in_processes: Callable[..., list[Any]]) -> None:
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_the_number_of_processes_changes_no_bit(in_processes: Callable[..., list[Any]], world_size: int) -> None:
     alone = _score_part(0, 1)
-    assert in_processes(_score_part, 2) == [alone, alone]
+    assert in_processes(_score_part, world_size) == [alone] * world_size

@@ -112,7 +112,7 @@ def test_the_usual_size_is_that_of_the_test() -> None:
 
 def test_the_description_says_all_that_is_needed_and_no_path() -> None:
     model = segmenter()
-    cfg = config(data_root="/home/me/secret", transforms=[{"type": "AlignedResize", "scale": (80, 64), "divisor": 32}])
+    cfg = config(data_root="/path/to/secret", transforms=[{"type": "AlignedResize", "scale": (80, 64), "divisor": 32}])
     named = {"classes": ("a", "b", "c"), "palette": [(0, 0, 0)] * 3}
     about = describe(cfg, model, input_size(model, (64, 96), static=False), ["logits"], named)
     assert about["input"]["shape"] == ["batch", 3, "height", "width"]

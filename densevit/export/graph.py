@@ -1,6 +1,7 @@
 """The model that is exported: pixels in, named tensors out."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ def fold_batch_norms(model: nn.Module, x: Tensor) -> int:
     What leads where is seen in a run on ``x``. What runs more often than once is left as it is.
     """
     outputs: dict[int, tuple[nn.Module, Tensor]] = {}  # kept, so that no address is used twice
-    pairs: list[tuple[nn.Module, nn.Module]] = []
+    pairs: list[tuple[Any, Any]] = []  # convolution and batch norm
     runs: dict[nn.Module, int] = {}
 
     def made(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

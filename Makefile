@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
-SOURCES := benchmarks configs densevit tasks tests tools setup.py
+SOURCES := benchmarks configs densevit examples tasks tests tools setup.py
 # Models under test are small: a process per core finishes sooner than threads do.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -q --timeout 300 -n logical --maxprocesses 8 --dist worksteal
 
@@ -31,8 +31,7 @@ demo: install
 	$(RUN) tools/predict.py $(CONFIG) $$(ls -t $(DEMO)/iter_*.pth | head -n 1) --out $(DEMO)/predicted \
 		$$(ls $(DATA)/segmentation/images/validation/* | head -n 4)
 	@echo
-	@echo "summary:         $(DEMO)/results.md"
-	@echo "curves:          $(DEMO)/curves.png"
+	@echo "report:          $(DEMO)/report.html"
 	@echo "truth compared:  $(DEMO)/predictions/"
 	@echo "predicted files: $(DEMO)/predicted/overlays/"
 

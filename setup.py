@@ -6,11 +6,12 @@ from setuptools import find_packages, setup
 
 TIMM = ["timm>=1.0.16"]
 PLOTS = ["scikit-learn>=1.5"]
+EXPORT = ["onnx>=1.19", "onnxruntime>=1.23", "onnxscript>=0.5.6"]  # torch.onnx writes by the last
 # For those who ask for it, see densevit/data/video.py. It has wheels for these machines only.
 DECORD = "decord>=0.6; platform_machine in 'x86_64 AMD64' and sys_platform in 'linux win32'"
 PYTEST = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6"]
 PEERS = ["pycocotools>=2.0.8", "transformers>=5.0", *TIMM]
-TEST = [*PYTEST, *PEERS, *PLOTS]
+TEST = [*PYTEST, *PEERS, *PLOTS, *EXPORT]
 
 # Folders of configs, which are found by name: see densevit/engine/config.py.
 CONFIGS = ["densevit.configs", "densevit.configs._base_", "densevit.configs.demo"]
@@ -48,6 +49,7 @@ setup(
     extras_require={
         "timm": TIMM,
         "plots": PLOTS,
+        "export": EXPORT,
         "test": TEST,
         "dev": [*TEST, "mypy>=1.13", "pre-commit>=4", "ruff>=0.8"],
     },

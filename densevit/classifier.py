@@ -91,6 +91,10 @@ class LinearClassifier(Head):
         logits = outputs.float()
         return logits.sigmoid() if self.sigmoid else logits.softmax(dim=-1)
 
+    def export(self, outputs: Tensor, space: Sequence[int]) -> dict[str, Tensor]:
+        """Return the probabilities of the classes, ``(N, K)``."""
+        return {"scores": self.scores(outputs)}
+
     @staticmethod
     def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename ``weight``, ``projection.weight`` (official MViT), ``1.weight`` (torchvision) to ``fc.weight``.

@@ -160,6 +160,20 @@ class Head(nn.Module, ABC):
     def predict(self, outputs: Any, metas: Sequence[Meta]) -> Sequence[Any]:
         """Return one prediction per sample, at its original size."""
 
+    def export(self, outputs: Any, space: Sequence[int]) -> dict[str, Tensor]:
+        """Return what an exported model gives, by name, each with the batch as its first axis.
+
+        A graph is made of it, see `densevit.export`: it must not look at values, nor loop over the batch.
+
+        Args:
+            outputs: What ``forward`` returned.
+            space: Size of the input.
+
+        Raises:
+            ConfigError: The head does not say how.
+        """
+        raise ConfigError(f"{type(self).__name__} cannot be exported: give it a method export, as Head describes")
+
     @staticmethod
     def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename a foreign state dict of this head to our keys; keys already ours pass through."""

@@ -79,14 +79,18 @@ class DenseModel(BaseModel):
         return self.precision == "bf16" or (self.precision == "auto" and has_fast_bf16(device))
 
     def network(self, x: Tensor) -> Any:
-        """Return the raw outputs of the head for a normalised batch ``(N, C, H, W)``."""
+        """Return the raw outputs of the head for a normalised batch ``(N, C, H, W)``, in the model's precision."""
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.computes_in_bf16(x.device.type)):
-            features = self.backbone(x)
-            if self.neck is not None:
-                features = features._replace(maps=self.neck(features.maps, x.shape[2:]))
-            if self.head.reads_input:
-                features = features._replace(maps=(x, *features.maps))
-            return self.head(features)
+            return self.parts(x)
+
+    def parts(self, x: Tensor) -> Any:
+        """Return the raw outputs of the head in the precision that is set at the time; exported graphs hold this."""
+        features = self.backbone(x)
+        if self.neck is not None:
+            features = features._replace(maps=self.neck(features.maps, x.shape[2:]))
+        if self.head.reads_input:
+            features = features._replace(maps=(x, *features.maps))
+        return self.head(features)
 
     def forward(self, inputs: Tensor, samples: Sequence[Sample] = (), mode: str = "tensor") -> Any:
         """Return raw outputs for ``mode="tensor"`` and losses for ``mode="loss"``, mmengine's word for training."""

@@ -1,6 +1,5 @@
 """The card of a published model: what it is, how it came about, how well it does, how to use it."""
 
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from densevit import __version__
 from densevit.data.folders import shortened
 from densevit.engine.complexity import complexity, usual_size
 from densevit.engine.curves import metric_names, read_scalars
+from densevit.engine.environment import commit_of
 from densevit.model import DenseModel
 
 EXAMPLES = {"video": "clip.mp4", "medical": "scan.nii.gz"}  # of what a model predicts; other tasks' are photos
@@ -143,16 +143,3 @@ def logged_scores(run: Path, step: int) -> dict[str, float]:
     scalars = read_scalars(run)
     points = {name: dict(scalars[f"val/{name}"]) for name in metric_names(scalars)}
     return {name: values[step] for name, values in points.items() if step in values}
-
-
-def commit_of(folder: Path) -> str | None:
-    """Return the commit that a folder is checked out at, "-dirty" if it differs; None where git knows no such thing."""
-    git = ["git", "-C", str(folder)]
-    try:
-        tracked = subprocess.run([*git, "ls-files", "__init__.py"], capture_output=True, text=True, check=True)
-        if not tracked.stdout:  # installed somewhere within another repository
-            return None
-        describe = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -74,7 +74,7 @@ class ImagePreprocessor(nn.Module):
         if mixed:
             data = [data[i] for i in torch.randperm(len(data))]  # mixing pairs neighbours
         images = [_channels_first(sample.image) for sample in data]
-        inputs: Any = self._stack(images) if training else [self._normalise(image) for image in images]
+        inputs: Any = self._stack(images) if training else [self.normalise(image) for image in images]
         samples = [self._move(sample) for sample in data]
         return self._mix(inputs, samples) if mixed else {"inputs": inputs, "samples": samples}
 
@@ -96,10 +96,11 @@ class ImagePreprocessor(nn.Module):
         largest = [max(sizes) for sizes in zip(*(x.shape[1:] for x in images), strict=True)]
         size = [-(-n // d) * d for n, d in zip(largest, self.divisor, strict=True)]
         if all(list(x.shape[1:]) == size for x in images):
-            return self._normalise(torch.stack(images))  # in one go
-        return pad_stack([self._normalise(x) for x in images], size)
+            return self.normalise(torch.stack(images))  # in one go
+        return pad_stack([self.normalise(x) for x in images], size)
 
-    def _normalise(self, images: Tensor) -> Tensor:
+    def normalise(self, images: Tensor) -> Tensor:
+        """Return images or clips, channels first, as the network takes them, on the device."""
         x = images.to(self.mean.device, non_blocking=True)
         x = x.flip(-1 - len(self.divisor)) if self.bgr else x
         return (x.float() - self.mean) / self.std

@@ -37,6 +37,7 @@ ORDER = (
     "loading",
     "model_card",
     "publishing",
+    "export",
     "tasks",
     "api",
     "cli",

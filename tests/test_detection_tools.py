@@ -46,6 +46,7 @@ def path(data: Path, tmp_path: Path) -> Path:
             "test_dataloader": {"batch_size": 2, "num_workers": 0, "dataset": dataset},
             "test_cfg": {},
             "test_evaluator": {"type": "CocoMetric"},
+            "custom_hooks": [{"type": "ReportHook", "num_samples": 1}],
         }
     )
     config.dump(tmp_path / "tiny.py")
@@ -118,7 +119,7 @@ def test_objects_in_an_array_are_those_of_its_file(path: Path, data: Path, tmp_p
 
 
 def test_what_a_test_writes_scores_the_same_in_both_ways(  # type: ignore[no-untyped-def]
-    call, capsys: pytest.CaptureFixture[str], path: Path, tmp_path: Path
+    call, capsys: pytest.CaptureFixture[str], path: Path, tmp_path: Path, parse_page
 ) -> None:
     torch.manual_seed(0)
     model = MODELS.build(Config.fromfile(path).model)
@@ -127,6 +128,9 @@ def test_what_a_test_writes_scores_the_same_in_both_ways(  # type: ignore[no-unt
     assert call("test", path, tmp_path / "random.pth", "--work-dir", tmp_path / "work", "--out", out) == 0
     scores = json.loads(next((tmp_path / "work").glob("*/*.json")).read_text())
     assert len(list(out.glob("*.json"))) == 5
+    page = parse_page((tmp_path / "work" / "report.html").read_text())
+    assert "Worst samples, by F1" in page.text
+    assert len(page.alternatives) == 2 + 1 + 1 + 1  # confusion and curves of precision, samples
     assert json.loads((out / "coco_detections.json").read_text())
     for tool, arguments in (("score", [out]), ("test", ["--from-json", out / "coco_detections.json"])):
         capsys.readouterr()

@@ -13,9 +13,9 @@ import torch
 from mmengine.config import Config
 
 from densevit.engine.config import load_config
+from densevit.engine.environment import commit_of
 from densevit.engine.runner import Runner
 from densevit.errors import CheckpointError, ConfigError
-from densevit.model_card import commit_of
 from densevit.publishing import public_config, publish
 from densevit.registry import MODELS
 from densevit.weights import load_weights, read_file

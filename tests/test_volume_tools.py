@@ -82,7 +82,7 @@ def grid_of(file: Path) -> tuple[tuple[int, ...], np.ndarray]:
 def test_a_training_leaves_a_report(call: Call, path: Path, tmp_path: Path) -> None:
     work = tmp_path / "run"
     assert call("train", path, "--work-dir", work, "--check-data", "all") == 0
-    assert (work / "results.md").is_file()
+    assert "Worst samples, by mean Dice" in (work / "report.html").read_text()
     pictures = sorted((work / "predictions").iterdir())
     assert [file.name for file in pictures] == [f"0000{i}_validation_0000{i}.png" for i in range(2)]
     assert min(Image.open(pictures[0]).size) > 300

@@ -161,7 +161,7 @@ class CompactTransformer(PlainBackbone):
         x = self.tokenizer(x)
         grid, x = x.shape[2:], to_tokens(x)
         if self.prefix:
-            x = torch.cat([self.class_emb.expand(len(x), -1, -1), x], dim=1)
+            x = torch.cat([self.class_emb.expand(x.shape[0], -1, -1), x], dim=1)
         return x + resize_positions(self.positional_emb, self.grid, grid, self.prefix, INTERPOLATION), grid
 
     def pool(self, x: Tensor) -> Tensor:

@@ -182,7 +182,7 @@ class DeepViT(PlainBackbone):
 
     def embed(self, x: Tensor) -> tuple[Tensor, Sequence[int]]:
         x, grid = self.patch_embed(x)
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         return x + resize_positions(self.pos_embed, self.grid, grid, self.prefix), grid
 
     def pool(self, x: Tensor) -> Tensor:

@@ -188,7 +188,7 @@ class DHVT(PlainBackbone):
 
     def embed(self, x: Tensor) -> tuple[Tensor, Sequence[int]]:
         x = self.patch_embed(x)
-        return torch.cat([self.cls_token.expand(len(x), -1, -1), to_tokens(x)], dim=1), x.shape[2:]
+        return torch.cat([self.cls_token.expand(x.shape[0], -1, -1), to_tokens(x)], dim=1), x.shape[2:]
 
     def advance(self, block: nn.Module, x: Tensor, grid: Sequence[int]) -> Tensor:
         return self.run(block, x, grid)

@@ -40,7 +40,7 @@ class TemporalTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.positions(x.shape[1])
-        x = self.blocks(torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1))
+        x = self.blocks(torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1))
         return self.norm(x[:, 0])
 
     def positions(self, frames: int) -> Tensor:

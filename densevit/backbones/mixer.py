@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from densevit.backbones.plain import PlainBackbone
 from densevit.backbones.rename import rename
 from densevit.errors import ConfigError
-from densevit.layers import GELUS, MLP, DropPath, PatchEmbed, drop_path_rates, init_lecun, init_xavier
+from densevit.layers import GELUS, MLP, DropPath, PatchEmbed, drop_path_rates, init_lecun, init_xavier, same_size
 from densevit.registry import BACKBONES
 
 # Parts of names in timm and in the JAX release, "/" read as ".", and ours.
@@ -49,9 +49,9 @@ class TokenMixing(nn.Module):
         parameters = {"fc1.weight": self.fc1.weight, "fc2.weight": self.fc2.weight, "fc2.bias": self.fc2.bias}
         read, write, bias = (resize_weight(name, value, self.grid, grid) for name, value in parameters.items())
         # Weights on the left, so that no tokens are transposed.
-        hidden = torch.baddbmm(self.fc1.bias[:, None], read.expand(len(x), -1, -1), x)
+        hidden = torch.baddbmm(self.fc1.bias[:, None], read.expand(x.shape[0], -1, -1), x)
         hidden = F.gelu(hidden, approximate=self.approximate)
-        return torch.baddbmm(bias[:, None], write.expand(len(x), -1, -1), hidden)
+        return torch.baddbmm(bias[:, None], write.expand(x.shape[0], -1, -1), hidden)
 
 
 class MixerBlock(nn.Module):
@@ -165,7 +165,7 @@ def resize_weight(name: str, value: Tensor, old: Sequence[int], new: Sequence[in
 
     ``fc1.weight`` is ``(hidden, cells)``, ``fc2.weight`` is ``(cells, hidden)`` and ``fc2.bias`` is ``(cells,)``.
     """
-    if tuple(old) == tuple(new) or name == "fc1.bias":
+    if same_size(old, new) or name == "fc1.bias":
         return value
     reads = name == "fc1.weight"
     maps = (value if reads else value.view(len(value), -1).T).unflatten(1, tuple(old))

@@ -232,7 +232,7 @@ class MViT(Backbone):
         x = self.patch_embed(x)
         grid, x = x.shape[2:], to_tokens(x).contiguous()
         if self.cls_token is not None:
-            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+            x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         return x + self._positions(grid) if self.absolute_positions else x, grid
 
     def _check_input(self, x: Tensor) -> None:

@@ -58,7 +58,7 @@ class DividedBlock(TransformerBlock):
         """Return what ``(N, T, L, C)`` receives from the other frames. A path is dropped before the last layer."""
         y = self.temporal_norm1(cells.transpose(1, 2).flatten(0, 1))
         y = self.temporal_fc(self.drop_path(self.temporal_attn(y)))
-        return y.unflatten(0, (len(cells), -1)).transpose(1, 2)
+        return y.unflatten(0, (cells.shape[0], -1)).transpose(1, 2)
 
 
 @BACKBONES.register_module()
@@ -155,9 +155,9 @@ class TimeSformer(PlainBackbone):
             table = table + self._fit_time(self.time_embed, frames).unsqueeze(2)
         x = x.unflatten(0, (-1, frames)) + table
         if self.attention == "space":
-            x = torch.cat([token.unsqueeze(1).expand(len(x), frames, -1, -1), x], dim=2)
+            x = torch.cat([token.unsqueeze(1).expand(x.shape[0], frames, -1, -1), x], dim=2)
         else:
-            x = torch.cat([token.expand(len(x), -1, -1), x.flatten(1, 2)], dim=1)
+            x = torch.cat([token.expand(x.shape[0], -1, -1), x.flatten(1, 2)], dim=1)
         return x, (frames, *grid)
 
     def advance(self, block: nn.Module, x: Tensor, grid: Sequence[int]) -> Tensor:

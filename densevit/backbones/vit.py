@@ -50,7 +50,7 @@ class AttentionPool(nn.Module):
         self.mlp = MLP(dim, hidden, approximate)
 
     def forward(self, x: Tensor) -> Tensor:
-        q = self.q(self.latent).expand(len(x), -1, -1)
+        q = self.q(self.latent).expand(x.shape[0], -1, -1)
         k, v = self.kv(x).chunk(2, dim=-1)
         x = self.proj(attend(q, k, v, self.num_heads)).squeeze(1)
         return x + self.mlp(self.norm(x))
@@ -144,7 +144,7 @@ class ViT(PlainBackbone):
         else:
             x = x + resize_positions(self.pos_embed, self.grid, grid)
         if self.prefix:
-            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+            x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         return x, grid
 
     def pool(self, x: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ def sincos2d(grid: Sequence[int], dim: int, device: torch.device | None = None) 
     """
     frequencies = 10000.0 ** -torch.linspace(0, 1, dim // 4, device=device)
     y, x = (torch.outer(torch.arange(n, device=device).float(), frequencies) for n in grid)
-    x = torch.cat([x.sin(), x.cos()], dim=1).expand(len(y), -1, -1)
+    x = torch.cat([x.sin(), x.cos()], dim=1).expand(y.shape[0], -1, -1)
     y = torch.cat([y.sin(), y.cos()], dim=1)[:, None].expand(-1, x.shape[1], -1)
     return torch.cat([x, y], dim=2).flatten(0, 1)[None]
 

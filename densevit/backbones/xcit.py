@@ -180,7 +180,7 @@ class XCiT(Backbone):
         return Features(tuple(maps), self._classify(tokens) if self.token_channels else None)
 
     def _classify(self, tokens: Tensor) -> Tensor:
-        token = self.cls_token.expand(len(tokens), -1, -1)
+        token = self.cls_token.expand(tokens.shape[0], -1, -1)
         for block in self.cls_attn_blocks:
             token, tokens = self.run(block, token, tokens)
         return self.norm(token.squeeze(1))

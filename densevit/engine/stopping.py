@@ -53,10 +53,12 @@ class Stops:
         self.asked = 0
         self._waiting = False
         self._looked = 0.0
-        self._key = f"densevit/stop/{next(_runs)}"  # all processes make their runs in the same order
+        self._key = ""
+        self._previous: dict[int, Any] = {}  # handlers of signals, within the context
 
     def __enter__(self) -> "Stops":
-        self._previous: dict[int, Any] = {}  # handlers of signals
+        self.asked = 0
+        self._key = f"densevit/stop/{next(_runs)}"  # all processes begin their runs in the same order
         if threading.current_thread() is threading.main_thread():
             self._process = os.getpid()
             self._previous = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
@@ -73,6 +75,7 @@ class Stops:
             self._writer.close()
             for number, handler in self._previous.items():
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            self._previous = {}
 
     def next(self, batches: Iterator[Any]) -> Any:
         """Return the next batch of training; all processes call this together.

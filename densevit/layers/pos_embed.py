@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from densevit.layers.shape import to_map, to_tokens
+from densevit.layers.shape import same_size, to_map, to_tokens
 
 _INTERPOLATION = {1: "linear", 2: "bicubic", 3: "trilinear"}
 
@@ -18,12 +18,22 @@ def resize_positions(
 
     By default bicubically in two dimensions.
     """
-    if tuple(old) == tuple(new):
+    if same_size(old, new):
         return positions
     grid = to_map(positions[:, prefix:], old)
-    mode = mode or _INTERPOLATION[len(new)]
-    grid = F.interpolate(grid, tuple(new), mode=mode, align_corners=None if mode == "nearest" else False)
+    if mode == "nearest":
+        grid = _nearest(grid, new)
+    else:
+        grid = F.interpolate(grid, tuple(new), mode=mode or _INTERPOLATION[len(new)], align_corners=False)
     return torch.cat([positions[:, :prefix], to_tokens(grid)], dim=1)
+
+
+def _nearest(grid: Tensor, new: Sequence[int]) -> Tensor:
+    """Return what ``F.interpolate`` does; onnxruntime rounds otherwise where cells meet, from 14 to 2 for one."""
+    for axis, size in enumerate(new, start=2):
+        cells = torch.arange(size, dtype=torch.float32, device=grid.device) * (grid.shape[axis] / size)
+        grid = grid.index_select(axis, cells.long().clamp(max=grid.shape[axis] - 1))
+    return grid
 
 
 def fit_positions(positions: Tensor, grid: Sequence[int], prefix: int = 0, mode: str | None = None) -> Tensor:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from densevit.layers.shape import same_size
+
 Grid = Sequence[int]
 
 
@@ -18,7 +20,7 @@ def resize_bias(bias: Tensor, old: tuple[Grid, Grid], new: tuple[Grid, Grid], st
         step: How many old cells a new one measures along each axis. It is not the ratio of the grids where these have
             cells that are partly padding, which lie beyond the border.
     """
-    if old == new and tuple(step) == (1, 1):
+    if same_size(old[0], new[0]) and same_size(old[1], new[1]) and same_size(step, [1] * len(step)):
         return bias
     x = bias.unflatten(2, tuple(old[1])).unflatten(1, tuple(old[0]))
     # Products with the weights of each axis give what interpolation of both grids gives, ten times as fast. Each

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from densevit.layers.shape import same_size
+
 AXES = "thw"
 
 
@@ -20,7 +22,7 @@ def table_length(queries: int, keys: int) -> int:
 
 def resize_table(table: Tensor, length: int) -> Tensor:
     """Interpolate a table of distances ``(L, C)`` linearly to ``(length, C)``."""
-    if len(table) == length:
+    if same_size(table.shape[:1], [length]):
         return table
     return F.interpolate(table.T[None], length, mode="linear", align_corners=False)[0].T
 
@@ -53,6 +55,6 @@ def _distances(queries: int, keys: int, device: torch.device) -> Tensor:
     Whole numbers come from single precision, as officially: exact ones differ for a few pairs of grids, 39 and 10 say.
     """
     ratio = max(queries / keys, 1.0)
-    i = torch.arange(queries, device=device)[:, None] * max(keys / queries, 1.0)
-    j = torch.arange(keys, device=device)[None] * ratio
+    i, j = (torch.arange(n, dtype=torch.float32, device=device) for n in (queries, keys))
+    i, j = i[:, None] * max(keys / queries, 1.0), j[None] * ratio
     return (i - j + (keys - 1) * ratio).long()

@@ -9,6 +9,23 @@ from torch.nn import functional as F
 _INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
+def is_known(condition: bool | torch.SymBool) -> bool:
+    """Say whether a condition on sizes holds, in an exported graph for all sizes that it leaves open.
+
+    Asked by ``if``, it would be settled by those that the graph is made at.
+    """
+    if isinstance(condition, bool):
+        return condition
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # slow to import
+
+    return statically_known_true(condition)
+
+
+def same_size(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Say whether two sizes are known to be equal, see `is_known`."""
+    return len(a) == len(b) and all(is_known(m == n) for m, n in zip(a, b, strict=True))
+
+
 def to_tokens(x: Tensor) -> Tensor:
     """``(N, C, *grid)`` to ``(N, L, C)``; a view, and contiguous, if the map is channels-last."""
     return x.flatten(2).transpose(1, 2)
@@ -27,7 +44,7 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """Interpolate a map linearly to ``size``, corners of the outer cells aligned (``align_corners=False``)."""
-    if tuple(x.shape[2:]) == tuple(size):
+    if same_size(x.shape[2:], size):
         return x
     return F.interpolate(x, tuple(size), mode=_INTERPOLATION[x.ndim - 2], align_corners=False)
 

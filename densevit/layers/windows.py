@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
+from densevit.layers.shape import same_size
+
 
 def to_windows(x: Tensor, grid: Sequence[int], window: Sequence[int]) -> Tensor:
     """Cut tokens ``(N, L, ...)`` on ``grid`` into windows ``(N * windows, cells of a window, ...)``.
@@ -14,7 +16,7 @@ def to_windows(x: Tensor, grid: Sequence[int], window: Sequence[int]) -> Tensor:
     axes = len(grid)
     x = x.unflatten(1, tuple(grid))
     gaps = [-n % w for n, w in zip(grid, window, strict=True)]
-    if any(gaps):
+    if not same_size(gaps, [0] * axes):
         x = F.pad(x, [0, 0] * (x.ndim - 1 - axes) + [p for gap in reversed(gaps) for p in (0, gap)])
     for i, size in enumerate(window):
         x = x.unflatten(1 + 2 * i, (-1, size))

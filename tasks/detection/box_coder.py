@@ -27,13 +27,13 @@ def encode(references: Tensor, boxes: Tensor, stds: Sequence[float]) -> Tensor:
 
 
 def decode(references: Tensor, deltas: Tensor, stds: Sequence[float]) -> Tensor:
-    """Return the boxes ``(n, 4)`` that `encode` turns into ``deltas``."""
+    """Return the boxes ``(..., 4)`` that `encode` turns into ``deltas``."""
     deltas = deltas * deltas.new_tensor(stds)
     centre, side = _centre(references)
-    centre = centre + deltas[:, :2] * side
-    half = side * deltas[:, 2:].clamp(-MAX_LOG, MAX_LOG).exp() / 2
-    return torch.cat([centre - half, centre + half], dim=1)
+    centre = centre + deltas[..., :2] * side
+    half = side * deltas[..., 2:].clamp(-MAX_LOG, MAX_LOG).exp() / 2
+    return torch.cat([centre - half, centre + half], dim=-1)
 
 
 def _centre(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    return (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    return (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]

@@ -1,5 +1,6 @@
 """What heads for detection share: from candidates in one or several views of an image to its objects."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -11,6 +12,7 @@ from torchvision.ops import batched_nms
 from densevit.errors import ConfigError
 from densevit.features import Head, Specs
 from densevit.structures import Meta, Sample
+from densevit.tasks.detection.batch_suppression import suppress
 from densevit.tasks.detection.masks import paste
 from densevit.tasks.detection.prediction import DetPrediction
 
@@ -99,6 +101,34 @@ class DetectionHead(Head):
             for i, (instances, meta) in enumerate(zip(kept, metas, strict=True))
         ]
 
+    @abstractmethod
+    def batch_candidates(self, outputs: Any, size: Sequence[int]) -> Instances:
+        """Return `candidates` of the whole batch, ``(N, n, 4)`` and ``(N, n)``, -inf for scores of what is none.
+
+        Boxes are those of equal inputs of ``size`` ``(h, w)``. It goes into a graph, see `Head.export`.
+        """
+
+    def batch_masks(self, outputs: Any, found: Instances) -> Tensor | None:
+        """Return `masks` of the objects of the whole batch, ``(N, n, M, M)``."""
+        return None
+
+    def export(self, outputs: Any, space: Sequence[int]) -> dict[str, Tensor]:
+        """Return "count" ``(N,)``, and "boxes" ``(N, n, 4)``, "scores", "labels" ``(N, n)`` of up to n objects.
+
+        Boxes are in pixels of the input. With a head for masks, "masks" ``(N, n, M, M)`` are the probabilities in the
+        boxes. Of each image the first ``count`` are objects, the best first; the rest is 0.
+        """
+        candidates = self.batch_candidates(outputs, space)
+        found = Instances(*suppress(*candidates, space, self.nms_iou, self.max_per_image))
+        masks = self.batch_masks(outputs, found)
+        filled = found.scores > -math.inf
+        values = {"boxes": found.boxes, "scores": found.scores, "labels": found.labels, "masks": masks}
+        return {"count": filled.sum(dim=1)} | {
+            name: value.where(filled.view(*filled.shape, *[1] * (value.ndim - 2)), 0)
+            for name, value in values.items()
+            if value is not None
+        }
+
     def _suppress(self, found: Instances) -> Instances:
         kept = batched_nms(found.boxes, found.scores, found.labels, self.nms_iou)[: self.max_per_image]
         return Instances(*(values[kept] for values in found))
@@ -147,14 +177,14 @@ def rescale(boxes: Tensor, size: Sequence[int], new_size: Sequence[int]) -> Tens
 
 
 def clip(boxes: Tensor, size: Sequence[int]) -> Tensor:
-    """Return boxes ``(n, 4)`` cut to an image of ``size`` ``(h, w)``."""
+    """Return boxes ``(..., 4)`` cut to an image of ``size`` ``(h, w)``."""
     height, width = size
-    return boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
+    return torch.stack([boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)], dim=-1).flatten(-2)
 
 
 def has_area(boxes: Tensor) -> Tensor:
-    """Say which of the boxes ``(n, 4)`` have one."""
-    return (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    """Say which of the boxes ``(..., 4)`` have one."""
+    return (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
 
 
 def width_of(specs: Specs) -> int:

@@ -63,7 +63,7 @@ class MaskHead(nn.Module):
     def of_class(logits: Tensor, labels: Tensor) -> Tensor:
         """Return ``(n, M, M)``, of ``(n, K or 1, M, M)`` those of the labels ``(n,)``."""
         channel = labels if logits.shape[1] > 1 else torch.zeros_like(labels)
-        return logits[torch.arange(len(labels), device=labels.device), channel]
+        return logits[torch.arange(labels.shape[0], device=labels.device), channel]
 
 
 def mask_targets(masks: Tensor, index: Tensor, boxes: Tensor, size: int = 2 * MaskHead.size) -> Tensor:

@@ -89,6 +89,13 @@ class TwoStageHead(DetectionHead):
         with outputs.autocast():
             return self.roi_head.masks(outputs.maps, boxes, labels)
 
+    def batch_candidates(self, outputs: TwoStageOutputs, size: Sequence[int]) -> Instances:
+        proposals = self.rpn_head.batch_proposals(outputs.dense, size)
+        return self.roi_head.batch_candidates(outputs.maps, *proposals, size, self.score_threshold)
+
+    def batch_masks(self, outputs: TwoStageOutputs, found: Instances) -> Tensor | None:
+        return self.roi_head.batch_masks(outputs.maps, found.boxes, found.labels)
+
     @staticmethod
     def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return detectron2_keys.translate(state)

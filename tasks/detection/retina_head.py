@@ -16,6 +16,7 @@ from densevit.features import Features, Losses, Specs
 from densevit.registry import HEADS
 from densevit.structures import Sample
 from densevit.tasks.detection.anchors import Anchors, DenseOutputs, octave_scales
+from densevit.tasks.detection.batch_candidates import best_of_levels
 from densevit.tasks.detection.box_coder import decode, encode
 from densevit.tasks.detection.conv_tower import conv_tower
 from densevit.tasks.detection.focal_loss import background_focal_loss, focal_loss
@@ -114,14 +115,23 @@ class RetinaHead(DetectionHead):
             for i, size in enumerate(sizes)
         ]
 
+    def batch_candidates(self, outputs: DenseOutputs, size: Sequence[int]) -> Instances:
+        levels = best_of_levels(outputs, self.anchors, self.num_classes, self.max_per_level, size, STDS)
+        boxes, logits, labels = (torch.cat(parts, dim=1) for parts in zip(*levels, strict=True))
+        return Instances(boxes, logits.sigmoid().where(logits > self._least, -math.inf), labels)
+
+    @property
+    def _least(self) -> float:
+        """Logit of the threshold of scores."""
+        return math.log(self.score_threshold / (1 - self.score_threshold)) if self.score_threshold else -math.inf
+
     def _candidates(
         self, outputs: DenseOutputs, anchors: list[Tensor], image: int, size: Sequence[int]
     ) -> Iterator[Instances]:
         """Yield the best of one image, level by level."""
-        least = math.log(self.score_threshold / (1 - self.score_threshold)) if self.score_threshold else -math.inf
         for logits, deltas, level in zip(outputs.logits, outputs.deltas, anchors, strict=True):
             flat = logits[image].flatten().float()
-            above = (flat > least).nonzero()[:, 0]
+            above = (flat > self._least).nonzero()[:, 0]
             best = flat[above].topk(min(self.max_per_level, len(above))).indices
             channel, cell = above[best] // logits[image, 0].numel(), above[best] % logits[image, 0].numel()
             place = cell * self.anchors.per_cell + channel // self.num_classes

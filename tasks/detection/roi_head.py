@@ -3,6 +3,7 @@
 Papers: https://arxiv.org/abs/1703.06870; https://arxiv.org/abs/1712.00726 (several heads for boxes, one after another)
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 from densevit.errors import ConfigError
 from densevit.features import Losses, Maps
 from densevit.structures import Sample
+from densevit.tasks.detection.box_coder import decode
 from densevit.tasks.detection.box_head import BoxHead
-from densevit.tasks.detection.head import Instances, has_area, objects_of, rescale
+from densevit.tasks.detection.head import Instances, clip, has_area, objects_of, rescale
 from densevit.tasks.detection.mask_head import MaskHead, mask_targets
 from densevit.tasks.detection.matching import match
 from densevit.tasks.detection.roi_pool import RoIPool
@@ -152,6 +154,34 @@ class RoIHead(nn.Module):
         logits = self.mask_head(self.pool(maps, boxes, self.mask_head.size))
         chosen = self.mask_head.of_class(logits, torch.cat(list(labels)))
         return list(chosen.sigmoid().split([len(each) for each in boxes]))
+
+    def batch_candidates(
+        self, maps: Maps, boxes: Tensor, filled: Tensor, size: Sequence[int], threshold: float
+    ) -> Instances:
+        """Return `candidates` of the whole batch: a place for each proposal ``(N, n, 4)`` and class.
+
+        Where ``filled`` ``(N, n)`` does not say that there is a proposal, or the threshold is missed, scores are -inf.
+        It goes into a graph, see `Head.export`.
+        """
+        scores: list[Tensor] = []
+        for stage, head in enumerate(self.stages):
+            pooled = self.pool.batch(maps, boxes, head.size)
+            logits, deltas = (x.unflatten(0, (-1, boxes.shape[1])) for x in head(pooled))
+            scores.append(logits.softmax(dim=-1)[..., :-1])
+            if stage + 1 < len(self.stages):
+                boxes = clip(decode(boxes, deltas[:, :, 0], head.stds), size)
+        mean = torch.stack(scores).mean(dim=0)
+        mean = mean.where((mean > threshold) & filled[..., None], -math.inf)
+        boxes = clip(decode(boxes[:, :, None], deltas, head.stds), size).expand(-1, -1, mean.shape[-1], -1)
+        labels = torch.arange(mean.shape[-1], device=mean.device).expand_as(mean)
+        return Instances(boxes.flatten(1, 2), mean.flatten(1), labels.flatten(1))
+
+    def batch_masks(self, maps: Maps, boxes: Tensor, labels: Tensor) -> Tensor | None:
+        """Return `masks` of the whole batch, of boxes ``(N, n, 4)`` and labels ``(N, n)``."""
+        if self.mask_head is None:
+            return None
+        logits = self.mask_head(self.pool.batch(maps, boxes, self.mask_head.size))
+        return self.mask_head.of_class(logits, labels.flatten()).sigmoid().unflatten(0, (-1, boxes.shape[1]))
 
 
 def _assigned(rois: Sequence[RoIs], objects: Sequence[Objects], background: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -37,14 +37,24 @@ class RoIPool:
 
     def __call__(self, maps: Maps, boxes: Sequence[Tensor], size: int) -> Tensor:
         """Return ``(n, C, size, size)`` for ``boxes`` ``(n, 4)`` of the first image, then of the second, and so on."""
-        rois = torch.cat([F.pad(each, (1, 0), value=float(image)) for image, each in enumerate(boxes)])
+        return self._read(maps, torch.cat([F.pad(x, (1, 0), value=float(i)) for i, x in enumerate(boxes)]), size)
+
+    def batch(self, maps: Maps, boxes: Tensor, size: int) -> Tensor:
+        """Return the same for as many boxes in each image, ``(N, n, 4)``. It goes into a graph, see `Head.export`."""
+        images = torch.arange(boxes.shape[0], device=boxes.device)[:, None, None].expand(-1, boxes.shape[1], 1)
+        return self._read(maps, torch.cat([images.to(boxes), boxes], dim=-1).flatten(0, 1), size)
+
+    def _read(self, maps: Maps, rois: Tensor, size: int) -> Tensor:
+        """Return ``(n, C, size, size)`` for ``(n, 5)``: the index of an image and a box in it."""
         levels = self.level_of(rois[:, 1:])
-        pooled = []
+        pooled, places = [], []
         for level, stride in enumerate(self.strides):
             x = maps[level].to(torch.promote_types(maps[level].dtype, torch.float32))  # torchvision has no bf16
-            here = rois[levels == level].to(x.dtype)
-            pooled.append(roi_align(x, here, size, 1 / stride, sampling_ratio=0, aligned=True))
-        return torch.cat(pooled).index_select(0, levels.argsort(stable=True).argsort())
+            places.append((levels == level).nonzero()[:, 0])
+            pooled.append(roi_align(x, rois[places[-1]].to(x.dtype), size, 1 / stride, sampling_ratio=0, aligned=True))
+        order = torch.cat(places)
+        back = torch.zeros_like(levels).index_put((order,), torch.arange(order.shape[0], device=order.device))
+        return torch.cat(pooled).index_select(0, back)
 
     def level_of(self, boxes: Tensor) -> Tensor:
         """Return the level ``(n,)`` that each of ``(n, 4)`` is read from."""

@@ -3,6 +3,7 @@
 Paper: https://arxiv.org/abs/1506.01497
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -13,6 +14,8 @@ from torchvision.ops import batched_nms
 from densevit.errors import ConfigError
 from densevit.features import Losses, Maps, Specs
 from densevit.tasks.detection.anchors import Anchors, DenseOutputs
+from densevit.tasks.detection.batch_candidates import best_of_levels
+from densevit.tasks.detection.batch_suppression import best_places, suppress
 from densevit.tasks.detection.box_coder import decode, encode
 from densevit.tasks.detection.conv_tower import conv_tower
 from densevit.tasks.detection.head import clip, has_area, width_of
@@ -134,6 +137,19 @@ class RPNHead(nn.Module):
             kept = batched_nms(every, torch.cat(scores)[solid], level[solid], NMS_IOU)[:MAX_PROPOSALS]
             proposals.append(every[kept])
         return proposals
+
+    def batch_proposals(self, outputs: DenseOutputs, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return `proposals` of the whole batch ``(N, n, 4)``, and which places ``(N, n)`` hold one.
+
+        It goes into a graph, see `Head.export`.
+        """
+        levels = []
+        for boxes, scores, labels in best_of_levels(outputs, self.anchors, 1, MAX_PER_LEVEL[False], size, STDS):
+            solid = scores.where(has_area(boxes), -math.inf)
+            levels.append(suppress(boxes, solid, labels, size, NMS_IOU, MAX_PER_LEVEL[False])[:2])
+        boxes, scores = (torch.cat(parts, dim=1) for parts in zip(*levels, strict=True))
+        scores, places = best_places(scores, MAX_PROPOSALS)
+        return boxes.gather(1, places[..., None].expand(-1, -1, 4)), scores > -math.inf
 
     def _best(
         self, outputs: DenseOutputs, levels: Sequence[Tensor], image: int, size: Sequence[int]

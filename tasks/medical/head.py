@@ -117,6 +117,10 @@ class UNETRHead(Head):
         """Return the classes of the voxels of each file, from logits or labels on the grid of its input."""
         return [VolumePrediction(self._on_file(x, meta), meta.path) for x, meta in zip(outputs, metas, strict=True)]
 
+    def export(self, outputs: Tensor, space: Sequence[int]) -> dict[str, Tensor]:
+        """Return logits ``(N, K, D, H, W)`` of windows."""
+        return {"logits": outputs.float()}
+
     def _on_file(self, output: Tensor, meta: Meta) -> Tensor:
         labels = crop(output, meta.input_size)
         if labels.ndim == 4:

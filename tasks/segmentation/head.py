@@ -66,6 +66,13 @@ class SegmentationHead(Head):
             predictions.append(SegPrediction(argmax_resized(valid, meta.original_size)))
         return predictions
 
+    def export(self, outputs: Tensor, space: Sequence[int]) -> dict[str, Tensor]:
+        """Return logits ``(N, K, h, w)`` on the grid of the head.
+
+        At the size of the input, of which the picture may have another, they would take 16 times the memory.
+        """
+        return {"logits": outputs.float()}
+
     def _stride(self, outputs: Tensor, meta: Meta) -> tuple[int, ...]:
         """Return the stride of logits: 1 if the inference, test-time augmentation for one, undid that of the head."""
         return (1, 1) if tuple(outputs.shape[2:]) == tuple(meta.input_size) else self.stride

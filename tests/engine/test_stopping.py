@@ -126,11 +126,11 @@ def test_a_run_that_waits_for_data_stops_at_once(
     monkeypatch.setattr(SegDataset, "read", read)
     config.train_dataloader.num_workers = 1
     config.train_cfg.max_iters = 50
-    start = time.monotonic()
+    start, others = time.monotonic(), set(multiprocessing.active_children())
     message = stop(config, tmp_path / "run", At("before_train_iter", 1, hang))
     assert "is saved, go on with --resume" in message
     assert time.monotonic() - start < 60
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= others
 
 
 def test_a_test_stops_before_the_next_batch(config: Config, tmp_path: Path) -> None:
@@ -138,10 +138,14 @@ def test_a_test_stops_before_the_next_batch(config: Config, tmp_path: Path) -> N
     config.load_from = str(tmp_path / "run" / "iter_8.pth")
     config.work_dir = str(tmp_path / "test")
     runner = Runner.from_cfg(config)
-    runner.register_hook(At("before_test_iter", 0, terminate))
+    runner.register_hook(hook := At("before_test_iter", 0, terminate))
     with pytest.raises(StoppedError, match="stopped by SIGTERM: start again"):
         runner.test()
     assert runner.test_loop.count == 2
+    runner.hooks.remove(hook)
+    assert 0 < runner.test()["mIoU"] <= 1
+    assert runner.test_loop.count == 5
+    runner.val()
     assert not list((tmp_path / "test").glob("*.pth"))
 
 

@@ -93,6 +93,7 @@ def train(path: Path, work_dir: Path, moment: Moment, workers: int) -> None:
     runner.train()
     sys.setprofile(None)
     work_dir.with_suffix(".calls").write_text(str(countdown.calls))
+    os._exit(0)  # a process of multiprocessing would wait for the workers, who heed no signal and end after it
 
 
 def victim(path: Path, work_dir: Path, moment: Moment, workers: int = 0, seconds: float | None = None) -> bool:
@@ -102,8 +103,9 @@ def victim(path: Path, work_dir: Path, moment: Moment, workers: int = 0, seconds
     process = context.Process(target=train, args=(path, work_dir, moment, workers))
     process.start()
     process.join(100 if seconds is None else seconds)
-    if process.is_alive():
+    if late := process.is_alive():
         process.kill()
         process.join()
+    assert not late or seconds is not None, f"hangs: {work_dir.with_suffix('.out').read_text()[-3000:]}"
     assert process.exitcode in (0, -signal.SIGKILL), work_dir.with_suffix(".out").read_text()[-3000:]
     return process.exitcode != 0

@@ -48,7 +48,7 @@ def write_mask(found, about, image, stem):
     """Write the class of each pixel, and the image coloured by them; return the shares of the classes."""
     labels = np.stack([cv2.resize(x, image.shape[1::-1]) for x in found["logits"][0]]).argmax(axis=0)
     cv2.imwrite(f"{stem}.png", labels.astype(np.uint8 if len(about["classes"]) < 257 else np.uint16))
-    coloured = image / 2 + np.array(about["palette"])[labels] / 2
+    coloured = (image / 2 + np.array(about["palette"])[labels] / 2).astype(np.uint8)
     cv2.imwrite(f"{stem}_picture.jpg", coloured[..., ::-1])
     return ", ".join(f"{about['classes'][i]} {(labels == i).mean():.1%}" for i in np.unique(labels))
 
@@ -80,11 +80,12 @@ if __name__ == "__main__":
     args.out.mkdir(parents=True, exist_ok=True)
     session = onnxruntime.InferenceSession(args.model, providers=onnxruntime.get_available_providers())
     about = json.loads(session.get_modelmeta().custom_metadata_map["densevit"])
+    if len(about["input"]["shape"]) != 4:
+        raise SystemExit(f"{args.model} is of clips or volumes: docs/export.md says what these take")
     for path in args.images:
         if (picture := cv2.imread(str(path))) is None:
             raise SystemExit(f"{path} is no image")
-        picture = np.ascontiguousarray(picture[..., ::-1])
-        x, stem = prepare(picture, about), args.out / path.stem
+        x, stem = prepare(picture := np.ascontiguousarray(picture[..., ::-1]), about), args.out / path.stem
         values = session.run(about["outputs"], {"image": x.astype(np.float32).transpose(2, 0, 1)[None]})
         found = dict(zip(about["outputs"], values, strict=True))
         if "logits" in found:
@@ -93,6 +94,6 @@ if __name__ == "__main__":
             scale = np.divide(picture.shape[1::-1], x.shape[1::-1])
             text = draw_objects(found, about, picture, np.tile(scale, 2), stem, args.threshold)
         else:
-            best = found["scores"][0].argsort()[::-1][:5]
-            text = ", ".join(f"{about['classes'][i]} {found['scores'][0, i]:.1%}" for i in best)
+            scores = found["scores"][0]
+            text = ", ".join(f"{about['classes'][i]} {scores[i]:.1%}" for i in scores.argsort()[:-6:-1])
         print(f"{path}: {text}")

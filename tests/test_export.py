@@ -48,19 +48,25 @@ def test_folding_batch_norms_changes_no_output(name: str) -> None:
 
 
 class Parts(nn.Module):
-    """Batch norms that must stay: after a layer that runs twice, and after something else than a convolution."""
+    """Batch norms that must stay: after a layer that runs twice, and after something else than a convolution.
+
+    The last one gets the very tensor that a convolution made, but not as that made it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.norms = nn.Conv2d(3, 3, 1), nn.ModuleList(nn.BatchNorm2d(3) for _ in range(3))
+        self.conv, self.last = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(3) for _ in range(4))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.norms[1](self.conv(self.norms[0](self.conv(x))))
-        return self.norms[2](x.relu())
+        return self.norms[3](self.last(self.norms[2](x.relu())).relu_())
 
 
 def test_only_a_convolution_that_runs_once_is_folded() -> None:
-    assert fold_batch_norms(Parts().eval(), torch.rand(1, 3, 4, 4)) == 0
+    parts, x = Parts().eval(), torch.rand(1, 3, 4, 4)
+    assert fold_batch_norms(parts, x) == 0
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in parts.modules()) == 4
 
 
 def test_sizes_vary_by_multiples_from_where_the_coarsest_map_has_two_cells() -> None:
@@ -112,7 +118,7 @@ def test_the_usual_size_is_that_of_the_test() -> None:
 
 def test_the_description_says_all_that_is_needed_and_no_path() -> None:
     model = segmenter()
-    cfg = config(data_root="/path/to/secret", transforms=[{"type": "AlignedResize", "scale": (80, 64), "divisor": 32}])
+    cfg = config(data_root="a/secret", transforms=[{"type": "AlignedResize", "scale": (80, 64), "divisor": 32}])
     named = {"classes": ("a", "b", "c"), "palette": [(0, 0, 0)] * 3}
     about = describe(cfg, model, input_size(model, (64, 96), static=False), ["logits"], named)
     assert about["input"]["shape"] == ["batch", 3, "height", "width"]

@@ -99,6 +99,17 @@ def test_segmentation_at_several_sizes(files: Files) -> None:
         assert logits.shape == (shape[0], 3, shape[2] // 4, shape[3] // 4)
 
 
+@pytest.mark.slow
+def test_a_pyramid_whose_coarsest_cells_reach_beyond_the_image(files: Files) -> None:
+    torch.manual_seed(0)
+    options = {"dim": 16, "depth": 4, "num_heads": 2, "hidden": 32}
+    neck = {"type": "SimplePyramid", "out_channels": 8}
+    model = create_model("ViT", "segmentation", num_classes=3, head={"channels": 8}, neck=neck, **options).eval()
+    graph, runs = files(model, (96, 128))
+    for space in ((96, 128), (112, 144), (48, 80)):
+        assert_same(graph, runs, images(2, 3, *space))
+
+
 def surest_and_least_sure(model: DenseModel) -> Tensor:
     """Return two images, and set the threshold of scores so that there are objects in the first only."""
     model.head.score_threshold = 0.0

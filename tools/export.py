@@ -30,8 +30,10 @@ def main() -> None:
     from densevit.tables import table
 
     made = export(cfg, args.checkpoint, args.out, form, args.size, args.static)
+    folded = f"{made.folded} batch norms are folded into convolutions" if made.folded else ""
     shape = " x ".join(map(str, made.description["input"]["shape"]))
-    print(f"{args.out}: image {shape} -> {', '.join(made.description['outputs'])}; {made.folded} batch norms folded")
+    print(f"{args.out}: image {shape} -> {', '.join(made.description['outputs'])}")
+    print(f"{args.out.with_suffix('.json').name} says what they are" + (f"; {folded}" if folded else ""))
     names = ("input", "relative difference", "PyTorch (ms)", f"{form} (ms)")
     rows = [
         (" x ".join(map(str, r.shape)), f"{r.difference:.1e}", f"{1e3 * r.eager:.1f}", f"{1e3 * r.exported:.1f}")

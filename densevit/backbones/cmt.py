@@ -31,6 +31,7 @@ from densevit.layers import (
     DepthwiseReducedAttention,
     DropPath,
     InvertedResidualFFN,
+    ceil_div,
     channels_last,
     drop_path_rates,
     freeze,
@@ -219,8 +220,8 @@ class CMT(Backbone):
 
     def _grids(self, i: int, space: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
         """Return the grids of queries and of keys of a stage for an input of size ``space``."""
-        queries = tuple(-(-n // self.strides[i]) for n in space)
-        return queries, tuple(-(-n // self.reductions[i]) for n in queries)
+        queries = tuple(ceil_div(n, self.strides[i]) for n in space)
+        return queries, tuple(ceil_div(n, self.reductions[i]) for n in queries)
 
     def _resize(self, bias: Tensor, i: int, old: Sequence[int], new: Sequence[int]) -> Tensor:
         """Return the position biases of a stage, which are for inputs of size ``old``, for inputs of size ``new``."""

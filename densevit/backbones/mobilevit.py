@@ -23,7 +23,7 @@ from densevit.features import (
     check_maps,
     select_maps,
 )
-from densevit.layers import DropPath, PointwiseConv2d, attend, drop_path_rates, freeze, resize
+from densevit.layers import DropPath, PointwiseConv2d, attend, ceil_div, drop_path_rates, freeze, resize
 from densevit.registry import BACKBONES
 
 STRIDES = (4, 8, 16, 32)
@@ -135,7 +135,7 @@ class MobileViTBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         grid = x.shape[2:]
-        patches = [-(-n // PATCH) for n in grid]
+        patches = [ceil_div(n, PATCH) for n in grid]
         y = resize(self.local_rep(x), [PATCH * n for n in patches])
         y = resize(_fold(self.global_rep(_unfold(y)), patches), grid)
         return self.fusion(torch.cat([x, self.conv_proj(y)], dim=1))

@@ -30,6 +30,7 @@ from densevit.layers import (
     MLP,
     DropPath,
     PoolingAttention,
+    ceil_div,
     drop_path_rates,
     fit_positions,
     freeze,
@@ -290,7 +291,7 @@ def learnt(*shape: int) -> nn.Parameter:
 
 
 def _shrink(grid: Sequence[int], stride: Sequence[int]) -> tuple[int, ...]:
-    return tuple(-(-n // s) for n, s in zip(grid, stride, strict=True))
+    return tuple(ceil_div(n, s) for n, s in zip(grid, stride, strict=True))
 
 
 def _check(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from densevit.errors import ConfigError, InstallationError
 from densevit.features import Backbone, Features, FeatureSpec, check_frozen, check_images, check_maps
-from densevit.layers import crop, freeze, pad_to_multiple
+from densevit.layers import ceil_div, crop, freeze, pad_to_multiple
 from densevit.registry import BACKBONES
 
 # What lets models of timm see images of any size, under the names that one family or another has for it.
@@ -94,7 +94,7 @@ class TimmBackbone(Backbone):
             maps = self.model.forward_intermediates(
                 x, indices=self.out_indices, output_fmt="NCHW", intermediates_only=True
             )
-        cells = [[-(-n // spec.stride[0]) for n in space] for spec in self.specs]
+        cells = [[ceil_div(n, spec.stride[0]) for n in space] for spec in self.specs]
         return Features(
             tuple(crop(m, size) for m, size in zip(maps, cells, strict=True)),
             self.model.forward_head(x, pre_logits=True) if self.token_channels else None,

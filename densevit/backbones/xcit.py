@@ -28,6 +28,7 @@ from densevit.layers import (
     CrossCovarianceAttention,
     DropPath,
     FourierPosition,
+    ceil_div,
     crop,
     freeze,
     halving_convs,
@@ -176,7 +177,7 @@ class XCiT(Backbone):
             tokens = self.run(block, tokens, grid)
             for i in levels:
                 level = getattr(self, f"fpn{i + 1}")(to_map(tokens, grid))
-                maps.append(crop(level, [-(-n // STRIDES[i]) for n in space]))
+                maps.append(crop(level, [ceil_div(n, STRIDES[i]) for n in space]))
         return Features(tuple(maps), self._classify(tokens) if self.token_channels else None)
 
     def _classify(self, tokens: Tensor) -> Tensor:

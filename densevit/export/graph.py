@@ -1,15 +1,17 @@
 """The model that is exported: pixels in, named tensors out."""
 
 import copy
-from typing import Any
+from collections import Counter
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as Norm
+from torch.nn.modules.conv import _ConvNd as Conv
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from densevit.model import DenseModel
 
-BATCH_NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
+BATCH_NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)  # and none that derive from them: timm's have an activation
 
 
 class Graph(nn.Module):
@@ -34,18 +36,19 @@ def fold_batch_norms(model: nn.Module, x: Tensor) -> int:
 
     What leads where is seen in a run on ``x``. What runs more often than once is left as it is.
     """
-    outputs: dict[int, tuple[nn.Module, Tensor]] = {}  # kept, so that no address is used twice
-    pairs: list[tuple[Any, Any]] = []  # convolution and batch norm
-    runs: dict[nn.Module, int] = {}
+    # Tensors are kept, so that no address is used twice, with a count of what was done to them in place.
+    outputs: dict[int, tuple[Conv, Tensor, int]] = {}
+    pairs: list[tuple[Conv, Norm]] = []
+    runs: Counter[nn.Module] = Counter()
 
     def made(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        runs[module] = runs.get(module, 0) + 1
-        if isinstance(module, BATCH_NORMS):
-            maker, tensor = outputs.get(id(inputs[0]), (None, None))
-            if maker is not None and tensor is inputs[0]:
-                pairs.append((maker, module))
-        else:
-            outputs[id(output)] = module, output
+        runs[module] += 1
+        if isinstance(module, Conv):
+            outputs[id(output)] = module, output, output._version
+        elif isinstance(module, Norm) and id(inputs[0]) in outputs:
+            conv, tensor, version = outputs[id(inputs[0])]
+            if tensor._version == version:
+                pairs.append((conv, module))
 
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Conv3d) or type(m) in BATCH_NORMS]
     hooks = [layer.register_forward_hook(made) for layer in layers]

@@ -20,7 +20,7 @@ from densevit.layers.pooling_attention import PoolingAttention
 from densevit.layers.pos_embed import fit_positions, resize_positions
 from densevit.layers.position_bias import resize_bias
 from densevit.layers.rel_pos import relative_bias, resize_table
-from densevit.layers.shape import crop, is_known, pad_stack, pointwise, resize, same_size, to_map, to_tokens
+from densevit.layers.shape import ceil_div, crop, is_known, pad_stack, pointwise, resize, same_size, to_map, to_tokens
 from densevit.layers.transformer_block import TransformerBlock
 from densevit.layers.windows import from_windows, to_windows
 
@@ -48,6 +48,7 @@ __all__ = [
     "SelfAttention",
     "TransformerBlock",
     "attend",
+    "ceil_div",
     "channels_last",
     "crop",
     "drop_path_rates",

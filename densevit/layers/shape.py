@@ -26,6 +26,11 @@ def same_size(a: Sequence[float], b: Sequence[float]) -> bool:
     return len(a) == len(b) and all(is_known(m == n) for m, n in zip(a, b, strict=True))
 
 
+def ceil_div(n: int, divisor: int) -> int:
+    """Return ``n / divisor`` rounded up; ``-(-n // divisor)`` is something else in ONNX, which rounds to zero."""
+    return (n + divisor - 1) // divisor
+
+
 def to_tokens(x: Tensor) -> Tensor:
     """``(N, C, *grid)`` to ``(N, L, C)``; a view, and contiguous, if the map is channels-last."""
     return x.flatten(2).transpose(1, 2)

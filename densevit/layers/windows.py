@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from densevit.layers.shape import same_size
+from densevit.layers.shape import ceil_div, same_size
 
 
 def to_windows(x: Tensor, grid: Sequence[int], window: Sequence[int]) -> Tensor:
@@ -26,7 +26,7 @@ def to_windows(x: Tensor, grid: Sequence[int], window: Sequence[int]) -> Tensor:
 
 def from_windows(x: Tensor, grid: Sequence[int], window: Sequence[int]) -> Tensor:
     """Undo `to_windows`: ``(N * windows, cells of a window, ...)`` to tokens ``(N, L, ...)`` on ``grid``."""
-    axes, counts = len(grid), tuple(-(-n // w) for n, w in zip(grid, window, strict=True))
+    axes, counts = len(grid), tuple(ceil_div(n, w) for n, w in zip(grid, window, strict=True))
     x = x.unflatten(1, tuple(window)).unflatten(0, (-1, *counts))
     order = (0, *(axis for i in range(axes) for axis in (1 + i, 1 + axes + i)), *range(2 * axes + 1, x.ndim))
     x = x.permute(order)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from densevit.errors import ConfigError
 from densevit.features import FeatureSpec, Maps, Neck, Specs
-from densevit.layers import ChannelNorm, crop, pad_to_multiple, resize
+from densevit.layers import ChannelNorm, ceil_div, crop, pad_to_multiple, resize
 from densevit.registry import NECKS
 
 
@@ -54,7 +54,7 @@ class SimplePyramid(Neck):
         """Return the levels, the fine ones cut to ``space``: a cell that is divided may reach beyond the image."""
         levels = []
         for name, i, spec in zip(self.levels, self.reads, self.specs, strict=True):
-            size = [-(-n // stride) for n, stride in zip(space, spec.stride, strict=True)]
+            size = [ceil_div(n, stride) for n, stride in zip(space, spec.stride, strict=True)]
             levels.append(crop(getattr(self, name)(maps[i]), size))
         return tuple(levels)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from densevit.errors import ConfigError
 from densevit.features import Features, Head, Losses, Specs
-from densevit.layers import crop, pad_stack
+from densevit.layers import ceil_div, crop, pad_stack
 from densevit.registry import HEADS
 from densevit.structures import Meta, Sample
 from densevit.tasks.medical.grid import resample_labels, scaling
@@ -91,7 +91,7 @@ class UNETRHead(Head):
         for level in range(self.convolved):
             skips.append(self.get_submodule(f"encoder{level + 1}")(skips[-1]))
         for level, x in enumerate(maps[:-1], start=self.convolved):
-            cells = [-(-n // s) for n, s in zip(space, self.strides[level], strict=True)]
+            cells = [ceil_div(n, s) for n, s in zip(space, self.strides[level], strict=True)]
             skips.append(crop(self.get_submodule(f"encoder{level + 1}")(x), cells))
         x = maps[-1]
         for level in range(len(self.strides) - 1, 0, -1):

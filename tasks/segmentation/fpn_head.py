@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from densevit.errors import ConfigError
 from densevit.features import Features, Specs
-from densevit.layers import init_weights, resize
+from densevit.layers import ceil_div, init_weights, resize
 from densevit.registry import HEADS
 from densevit.tasks.segmentation.conv_norm import conv_norm_relu
 from densevit.tasks.segmentation.head import SegmentationHead
@@ -63,7 +63,7 @@ class FPNHead(SegmentationHead):
         for x, convs, doublings in zip(features.maps, self.scale_heads, self.doublings, strict=True):
             for i, conv in enumerate(convs.children(), start=1):
                 scale = 2 ** max(doublings - i, 0)
-                x = resize(conv(x), [-(-n // scale) for n in finest])
+                x = resize(conv(x), [ceil_div(n, scale) for n in finest])
             total = x if total is None else total + x
         return self.conv_seg(self.dropout(total))
 

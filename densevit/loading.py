@@ -104,7 +104,10 @@ def _read(source: Path) -> tuple[Path, Any, str]:
         entry = read_manifest(source)[path.name]
         score = f", score {entry['score']:.4g}" if "score" in entry else ""
         return path, content, f"step {entry['iter']}{score}"
-    raise CheckpointError(f"{source} holds no intact checkpoint: train it, with --resume if it was stopped")
+    raise CheckpointError(
+        f"{source} holds no intact checkpoint that its {MANIFEST} names: name the file of one, or train on with "
+        "--resume, which looks at all files"
+    )
 
 
 def named_classes(meta: Mapping[str, Any], cfg: Config, num_classes: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ CONFIG := configs/demo/segformer_b0_shapes.py
 DATA := data/demo
 DEMO := work_dirs/demo
 
-.PHONY: install demo test test-slow test-all lint types bench clean
+.PHONY: install demo test test-slow test-all faults lint types bench clean
 
 install: $(INSTALLED)
 
@@ -31,8 +31,7 @@ demo: install
 	$(RUN) tools/predict.py $(CONFIG) $$(ls -t $(DEMO)/iter_*.pth | head -n 1) --out $(DEMO)/predicted \
 		$$(ls $(DATA)/segmentation/images/validation/* | head -n 4)
 	@echo
-	@echo "summary:         $(DEMO)/results.md"
-	@echo "curves:          $(DEMO)/curves.png"
+	@echo "report:          $(DEMO)/report.html"
 	@echo "truth compared:  $(DEMO)/predictions/"
 	@echo "predicted files: $(DEMO)/predicted/overlays/"
 
@@ -44,6 +43,10 @@ test-slow: install
 	$(PYTEST) -m slow --timeout 900
 
 test-all: test test-slow
+
+# Kill runs, fill disks, damage files, and put the table of what happened into docs/reliability.md.
+faults: install
+	$(PYTEST) tests/faults --fault-table docs/reliability.md
 
 lint: install
 	$(RUN) -m ruff check $(SOURCES)

@@ -13,6 +13,9 @@ PYTEST = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6"]
 PEERS = ["pycocotools>=2.0.8", "transformers>=5.0", *TIMM]
 TEST = [*PYTEST, *PEERS, *PLOTS, *EXPORT]
 
+# Folders of configs, which are found by name: see densevit/engine/config.py.
+CONFIGS = ["densevit.configs", "densevit.configs._base_", "densevit.configs.demo"]
+
 setup(
     name="densevit",
     version="0.1.0",
@@ -20,7 +23,7 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["densevit", "densevit.*"]),
+    packages=[*find_packages(include=["densevit", "densevit.*"]), *CONFIGS],
     package_data={"densevit": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=[

@@ -33,7 +33,7 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=1e-2, by_epoch=False, begin=0, end=warm_up),
     dict(type="LinearLR", start_factor=1.0, end_factor=0.0, by_epoch=False, begin=cooldown, end=max_iters),
 ]
-auto_scale_lr = dict(enable=False, base_batch_size=128)
+auto_scale_lr = dict(base_batch_size=128)
 train_cfg = dict(by_epoch=False, max_iters=max_iters, val_interval=5 * epoch)
 val_cfg = dict()
 test_cfg = dict()

@@ -58,7 +58,7 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=1e-2, by_epoch=False, begin=0, end=warm_up),
     dict(type="CosineAnnealingLR", eta_min=1e-6, by_epoch=False, begin=warm_up, end=max_iters),
 ]
-auto_scale_lr = dict(enable=False, base_batch_size=8)
+auto_scale_lr = dict(base_batch_size=8)
 train_cfg = dict(by_epoch=False, max_iters=max_iters, val_interval=8 * epoch)
 val_cfg = dict()
 test_cfg = dict()

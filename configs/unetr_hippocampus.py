@@ -1,6 +1,6 @@
 """UNETR on the hippocampus, from scratch, small enough for two CPU cores: 24.0 M parameters.
 
-Data: see _base_/hippocampus.py. It was not trained to its end by us; unetr_mit_b0_hippocampus.py was.
+Data: see _base_/hippocampus.py. Scores: docs/results.md.
 """
 
 _base_ = ["_base_/hippocampus.py"]

@@ -10,7 +10,7 @@ _base_ = ["_base_/btcv.py"]
 model = dict(
     type="DenseModel",
     backbone=dict(type="mit_b0", axes=3, in_channels=1, drop_path=0.0, out_indices=(0, 1, 2)),
-    head=dict(type="UNETRHead", num_classes=14, feature_size=8),
+    head=dict(type="UNETRHead", num_classes=14, feature_size=16),
     data_preprocessor=dict(mean=(0,), std=(1,), divisor=(16, 16, 16)),
     inference=dict(type="SlidingVolume", window=(48, 48, 48), overlap=0.5),
 )
@@ -31,13 +31,13 @@ train_dataloader = dict(_delete_=True, batch_size=2, num_workers=1, repeats=2, d
 val_dataloader = dict(_delete_=True, batch_size=1, num_workers=1, dataset=dataset)
 test_dataloader = val_dataloader
 
-max_iters = 1100
+max_iters = 1500
 warm_up = 50
-optim_wrapper = dict(optimizer=dict(lr=1.5e-3, weight_decay=0.0), clip_grad=dict(max_norm=1.0))
+optim_wrapper = dict(optimizer=dict(lr=1e-3, weight_decay=0.0), clip_grad=dict(max_norm=1.0))
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-2, by_epoch=False, begin=0, end=warm_up),
     dict(type="CosineAnnealingLR", eta_min=0.0, by_epoch=False, begin=warm_up, end=max_iters),
 ]
 auto_scale_lr = dict(base_batch_size=2)
-train_cfg = dict(max_iters=max_iters, val_interval=400)
+train_cfg = dict(max_iters=max_iters, val_interval=300)
 default_hooks = dict(checkpoint=dict(interval=100))

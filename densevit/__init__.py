@@ -10,7 +10,9 @@ __version__ = "0.1.0"
 
 _HOMES = {
     **dict.fromkeys(("create_backbone", "create_model", "list_models"), "densevit.api"),
+    "load": "densevit.loading",
     **dict.fromkeys(("LoadReport", "load_weights"), "densevit.weights"),
+    **dict.fromkeys(("Predictor", "Result"), "densevit.predictor"),
     **dict.fromkeys(("Backbone", "Features", "FeatureSpec", "Head", "Neck"), "densevit.features"),
     **dict.fromkeys(
         ("BACKBONES", "DATASETS", "HEADS", "HOOKS", "METRICS", "MODELS", "NECKS", "TRANSFORMS"), "densevit.registry"

@@ -10,25 +10,31 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from densevit.engine.config import load_config
-from densevit.errors import ConfigError, DensevitError
-from densevit.registry import DATASETS, HEADS, MODELS
+from densevit.errors import ConfigError, DensevitError, StoppedError
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call ``main``; exit with 2 after a `DensevitError`, printed in one piece, and with 130 after Ctrl-C."""
+    """Call ``main``, and exit with what tells the caller how it ended.
+
+    2 after a `DensevitError`, printed in one piece; 75 (EX_TEMPFAIL) after a signal that stopped a run, which has said
+    so; 130 after Ctrl-C anywhere else.
+    """
     try:
         main()
+    except StoppedError:
+        sys.exit(os.EX_TEMPFAIL)
     except DensevitError as error:
-        print(f"error: {error}", file=sys.stderr)
+        process = f" of process {os.environ['RANK']}" if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
+        print(f"error{process}: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted: start again with --resume to go on from the last checkpoint", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         sys.exit(130)
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add the config and what may be changed in it from the command line."""
-    parser.add_argument("config", help="a file of configs/, or your own")
+    parser.add_argument("config", help="a file, or the name of one in configs/, such as segformer_b0_ade20k")
     parser.add_argument("--data-root", help="folder of the data, in place of the config's")
     parser.add_argument(
         "--cfg-options",
@@ -46,6 +52,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--amp", action=argparse.BooleanOptionalAction, help="bf16 autocast (default: where the device has it)"
     )
+    parser.add_argument("--compile", action="store_true", help="torch.compile the backbone")
     parser.add_argument(
         "--check-data", choices=("sample", "all", "off"), help="look at some, all or no files before the run"
     )
@@ -72,44 +79,9 @@ def config_from(args: argparse.Namespace) -> Config:
             cfg.check_data = args.check_data
         if args.amp is not None:
             cfg.model.precision = "bf16" if args.amp else "fp32"
+        if args.compile:
+            cfg.model.compile = cfg.model.get("compile") or True
     return cfg
-
-
-def use_inference(cfg: Config, slide: bool, tta: bool) -> None:
-    """Evaluate by sliding windows, test-time augmentation, or both; the config's own settings are kept.
-
-    Heads that do not predict maps name their ``test_time_augment``, and see whole inputs only. An augmentation may
-    ``configure`` itself, and the dataset, for the dataset's config. Heads of volumes name what is ``sliding`` over
-    them, which mirrors too.
-
-    Raises:
-        ConfigError: ``slide``, but the head sees whole inputs only.
-    """
-    configured = cfg.model.get("inference") or {}
-    head = HEADS.get(cfg.model.head.type)
-    if volumes := getattr(head, "sliding", None):
-        if slide or tta:
-            windows = configured if configured.get("type") == volumes else {"type": volumes}
-            cfg.model.inference = {"flips": (0, 1, 2), **windows} if tta else windows
-        return
-    augment = getattr(head, "test_time_augment", None)
-    if slide and augment:
-        raise ConfigError(
-            f"--slide is for segmentation: {cfg.model.head.type} sees whole images or clips. Leave it out"
-        )
-    if slide:
-        configured = configured if configured.get("type") == "SlideInference" else {"type": "SlideInference"}
-    if tta and augment and configured.get("type") != augment:
-        configure = getattr(MODELS.get(augment), "configure", None)
-        configured = configure(cfg.test_dataloader.dataset) if configure else {"type": augment}
-    elif tta and not augment:
-        configured = {"type": "TestTimeAugment", "inference": configured or None}
-    cfg.model.inference = configured or None
-
-
-def slides_over_time(cfg: Config) -> bool:
-    """Say whether what predicts for the config's dataset has its own meaning of sliding: windows of a long input."""
-    return hasattr(getattr(DATASETS.get(cfg.test_dataloader.dataset.type), "predictor", None), "slide")
 
 
 def _check_writable(folder: Path) -> None:

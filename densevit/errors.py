@@ -26,3 +26,15 @@ class NonFiniteLossError(DensevitError, FloatingPointError):
 
 class InstallationError(DensevitError, ImportError):
     """Installed packages do not fit each other."""
+
+
+class StoppedError(DensevitError):
+    """A signal stopped the run; what had been reached is saved."""
+
+
+class ProcessError(DensevitError, RuntimeError):
+    """Another process of the run has ended, or answers no more."""
+
+
+class OutputError(DensevitError, OSError):
+    """A file of the run, a log for instance, cannot be written."""

@@ -86,7 +86,10 @@ class Backbone(nn.Module, ABC):
     def run(self, block: nn.Module, *args: Any) -> Any:
         """Return ``block(*args)``, recomputed in the backward pass if ``checkpointing`` is set."""
         if self.checkpointing and torch.is_grad_enabled():
-            contexts = nullcontext(), _statistics_kept(block)
+            norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+            if not norms:
+                return checkpoint(block, *args, use_reentrant=False)
+            contexts = nullcontext(), _statistics_kept(norms)
             return checkpoint(block, *args, use_reentrant=False, context_fn=lambda: contexts)
         return block(*args)
 
@@ -183,9 +186,8 @@ def expected_shape(spec: FeatureSpec, batch: int, space: Sequence[int]) -> tuple
 
 
 @contextmanager
-def _statistics_kept(block: nn.Module) -> Iterator[None]:
+def _statistics_kept(norms: Sequence[Any]) -> Iterator[None]:
     """Keep batch norms from counting a batch again while it is computed a second time."""
-    norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     settings = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None

@@ -1,6 +1,10 @@
 """The one model class: every task trains, validates and predicts through it."""
 
+import inspect
+import os
 import re
+import shutil
+import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -8,11 +12,11 @@ from typing import Any
 
 import torch
 from mmengine.model import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from densevit.errors import ConfigError
 from densevit.features import Backbone, FeatureSpec, Head, Losses, Neck, Specs
-from densevit.registry import BACKBONES, HEADS, MODELS, NECKS, accepted_keys
+from densevit.registry import BACKBONES, HEADS, MODELS, NECKS, accepted_keys, suggestion
 from densevit.structures import Sample
 
 PRECISIONS = ("auto", "bf16", "fp32")
@@ -33,6 +37,9 @@ class DenseModel(BaseModel):
             "auto" does so where the device has it in hardware.
         activation_checkpointing: Keep no activations within blocks of the backbone; compute them again in the
             backward pass. Less memory for about a third more time.
+        compile: True, or options of `torch.compile`, compiles the backbone in training and evaluation; weights keep
+            their names. The first size of inputs is compiled for itself, and when another one comes all others are
+            compiled at once; ``dict(dynamic=False)`` compiles each size for itself.
     """
 
     def __init__(
@@ -44,6 +51,7 @@ class DenseModel(BaseModel):
         inference: dict[str, Any] | None = None,
         precision: str = "auto",
         activation_checkpointing: bool = False,
+        compile: bool | dict[str, Any] = False,
     ) -> None:
         if precision not in PRECISIONS:
             raise ConfigError(f"model.precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
@@ -53,6 +61,10 @@ class DenseModel(BaseModel):
         )
         self.backbone = net
         net.checkpointing = activation_checkpointing
+        if compile is not False:
+            options = {} if compile is True else compile
+            _check_compiler(net, options)
+            net.compile(**options)
         specs: Specs = net.specs
         self.neck: Neck | None = None
         if neck is not None:
@@ -62,10 +74,13 @@ class DenseModel(BaseModel):
         self.inference: Callable[..., Any] | None = MODELS.build(inference) if inference else None
         self.precision = precision
 
+    def computes_in_bf16(self, device: str) -> bool:
+        """Say whether the network runs under autocast on a type of device."""
+        return self.precision == "bf16" or (self.precision == "auto" and has_fast_bf16(device))
+
     def network(self, x: Tensor) -> Any:
         """Return the raw outputs of the head for a normalised batch ``(N, C, H, W)``, in the model's precision."""
-        low = self.precision == "bf16" or (self.precision == "auto" and has_fast_bf16(x.device.type))
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.computes_in_bf16(x.device.type)):
             return self.parts(x)
 
     def parts(self, x: Tensor) -> Any:
@@ -111,6 +126,25 @@ class DenseModel(BaseModel):
                 for name, value in terms.items():
                     losses[name] = losses.get(name, 0) + value * (len(members) / len(samples))
         return [predictions[i] for i in range(len(samples))], losses
+
+
+def _check_compiler(backbone: Backbone, options: dict[str, Any]) -> None:
+    """Raise `ConfigError` where compiling would fail in the first step: for CPUs, it writes C++."""
+    accepted = inspect.signature(torch.compile).parameters.keys() - {"model", "disable"}
+    for key in options:
+        if key not in accepted:
+            raise ConfigError(f"model.compile takes no {key!r}.{suggestion(key, accepted)}")
+    command = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if options.get("backend", "inductor") == "inductor" and not torch.cuda.is_available() and not shutil.which(command):
+        raise ConfigError(
+            f"model.compile needs a C++ compiler on the CPU, and there is no {command}: install one, name yours in the "
+            "environment variable CXX, or leave out compile"
+        )
+    if backbone.checkpointing and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in backbone.modules()):
+        raise ConfigError(
+            f"model.activation_checkpointing cannot be compiled with the batch norms of {type(backbone).__name__}, "
+            "which would count each batch twice: leave out compile or activation_checkpointing"
+        )
 
 
 def _inputs_of_head(head: dict[str, Any], backbone: Backbone, specs: Specs) -> dict[str, Any]:

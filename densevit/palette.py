@@ -1,6 +1,9 @@
-"""Colours of classes in pictures."""
+"""Colours of classes in pictures, and of lines in plots."""
 
 import colorsys
+
+# Told apart with any colour vision: Okabe and Ito, https://jfly.uni-koeln.de/color/, without their yellow.
+LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def distinct_colours(count: int) -> list[tuple[int, int, int]]:

@@ -13,7 +13,7 @@ Cell = str | int | float
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     """Return an aligned plain-text table; numbers go to the right, floats have four decimals, or two above 1."""
-    lines, right = _layout(columns, rows)
+    lines, right = layout(columns, rows)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [
         "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)).rstrip()
@@ -25,13 +25,20 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) ->
 
 def rich_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
     """Return the same table for a rich console."""
-    (names, *lines), right = _layout(columns, rows)
+    (names, *lines), right = layout(columns, rows)
     drawn = Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD)
     for i, (name, flush) in enumerate(zip(names, right, strict=True)):
         drawn.add_column(Text(name), justify="right" if flush else "left", no_wrap=i == 0, overflow="fold")
     for line in lines:
         drawn.add_row(*map(Text, line))
     return drawn
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    """Return the same table in Markdown, without its title."""
+    (names, *lines), right = layout(columns, rows)
+    rule = ["---:" if flush and lines else "---" for flush in right]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (names, rule, *lines))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
@@ -41,7 +48,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell
     MMLogger.get_current_instance().info("\n%s", text, extra={"table": (title, columns, rows)})
 
 
-def _layout(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> tuple[list[list[str]], list[bool]]:
+def layout(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> tuple[list[list[str]], list[bool]]:
     """Return the lines of text, names first, and for each column whether it goes to the right."""
     rows = list(rows)
     texts = [_texts([row[i] for row in rows]) for i in range(len(columns))]

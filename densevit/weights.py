@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from densevit.checkpoint_folder import read_folder
 from densevit.errors import CheckpointError
 from densevit.features import Backbone, Head, Neck
 from densevit.registry import BACKBONES
@@ -29,6 +31,8 @@ _HEADS = ("head", "decode_head", "classifier", "bbox_head")
 _PARTS_OF_HEADS = ("auxiliary_head", "rpn_head", "roi_head", "proposal_generator", "roi_heads")
 # Batch norm counts its steps; nothing reads the count, and not every library stores it.
 _COUNTER = "num_batches_tracked"
+# Under what the header of a published model has the JSON that is ``meta`` in a checkpoint of ours.
+HEADER = "densevit"
 
 
 @dataclass
@@ -82,7 +86,7 @@ def load_weights(
 
     Args:
         model: A backbone, or a model with the attributes ``backbone``, ``head`` and perhaps ``neck``.
-        source: File of safetensors, NumPy or PyTorch, or what such a file holds.
+        source: File of safetensors, NumPy or PyTorch, folder of a run of several processes, or what such holds.
         allow_partial: Accept weights that leave tensors of the backbone as they are.
         verbose: Print the report.
 
@@ -110,14 +114,21 @@ def load_weights(
 def read_file(path: Path) -> Any:
     """Read a file of safetensors, NumPy (.npz) or PyTorch on the CPU, without executing anything in it.
 
+    Or the folder that several processes wrote of a model that was split over them, whole.
+    A published model gives what a checkpoint does: its weights as ``state_dict``, what its header says as ``meta``.
+
     Raises:
         CheckpointError: It is missing, corrupt, or holds more than tensors and plain values.
     """
+    if re.match(r"\w\w+:/", str(path)):  # one slash: a Path has lost the other
+        raise CheckpointError(f"{path} is an address, and nothing is downloaded: fetch the file and name its path")
+    if path.is_dir():
+        return read_folder(path)
     if not path.is_file():
         raise CheckpointError(f"{path} is not a file" if path.exists() else f"{path} does not exist")
     try:
         if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
+            return _read_safetensors(path)
         if path.suffix == ".npz":
             return _read_npz(path)
         # Official releases keep their arguments in a Namespace, which holds values and runs nothing.
@@ -138,6 +149,13 @@ def read_file(path: Path) -> Any:
         raise CheckpointError(
             f"{path} is corrupt or no checkpoint; fetch it again ({reason or type(error).__name__})"
         ) from error
+
+
+def _read_safetensors(path: Path) -> Any:
+    with safetensors.safe_open(path, "pt") as file:
+        header = (file.metadata() or {}).get(HEADER)
+    state = safetensors.torch.load_file(path)
+    return state if header is None else {"meta": json.loads(header), "state_dict": state}
 
 
 def _read_npz(path: Path) -> State:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import partial
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,45 @@ def in_processes(tmp_path: Path) -> Callable[..., list[Any]]:
     context = multiprocessing.get_context("spawn")
     join = partial(torch.distributed.init_process_group, "gloo", f"file://{tmp_path / 'store'}")
     return run
+
+
+class Page(HTMLParser):
+    """The text of a page and what its pictures say where they are not seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text, self.alternatives = "", list[str]()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        assert tag not in ("script", "link", "iframe")
+        assert not values.keys() & {"href", "srcset", "data", "background"}
+        if tag == "img":
+            assert values["src"].startswith("data:image/")
+            self.alternatives.append(values["alt"])
+        elif tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        assert self.open[-1:] != ["style"] or ("url(" not in data and "@import" not in data)
+        self.text += data
+
+
+@pytest.fixture
+def parse_page() -> Callable[[str], Page]:
+    def parse(html: str) -> Page:
+        """Read a page, which must be well-formed and need nothing but itself."""
+        page = Page()
+        page.feed(html)
+        page.close()
+        assert page.open == []
+        return page
+
+    return parse
 
 
 def write_scene(root: Path, split: str, index: int) -> None:

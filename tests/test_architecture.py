@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,10 +27,16 @@ ORDER = (
     "necks",
     "preprocess",
     "classifier",
+    "checkpoint_folder",
     "weights",
     "engine",
     "model",
+    "inference",
+    "inputs",
     "predictor",
+    "loading",
+    "model_card",
+    "publishing",
     "export",
     "tasks",
     "api",
@@ -141,3 +149,16 @@ def test_nothing_names_a_path_of_one_machine() -> None:
             continue
         found = [name for name in absolute.findall(path.read_text()) if not name.startswith(REAL_PATHS)]
         assert not found, f"{path.relative_to(ROOT)} names {found}"
+
+
+def test_monai_is_loaded_only_where_volumes_are_built() -> None:
+    """It takes seconds, which no other task should wait for."""
+    program = (
+        "import sys, densevit.tasks, densevit.engine.runner, densevit.predictor\n"
+        "from densevit.registry import DATASETS, HEADS, METRICS\n"
+        "for kind in (DATASETS, HEADS, METRICS):\n"
+        "    [kind.get(name) for name in kind.names()]\n"
+        "assert 'monai' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

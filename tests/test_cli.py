@@ -1,5 +1,6 @@
-"""How --tta and --slide become the model's way of inference."""
+"""How options of the command line become those of the config, --tta and --slide the way of inference."""
 
+import argparse
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
-from densevit.cli import _check_writable, use_inference
+from densevit.cli import _check_writable, add_config_options, add_run_options, config_from
 from densevit.errors import ConfigError
+from densevit.inference import use_inference
 
 SLIDE = {"type": "SlideInference", "crop_size": (64, 64)}
 
@@ -36,7 +38,7 @@ def test_detectors_have_an_augmentation_of_their_own(head: str) -> None:
 
 @pytest.mark.parametrize("tta", [False, True])
 def test_detectors_cannot_slide(tta: bool) -> None:
-    with pytest.raises(ConfigError, match="--slide is for segmentation: RetinaHead sees whole images"):
+    with pytest.raises(ConfigError, match="sliding windows are for segmentation: RetinaHead sees whole images"):
         inference("RetinaHead", None, slide=True, tta=tta)
 
 
@@ -54,3 +56,21 @@ def test_processes_that_start_at_once_do_not_disturb_each_others_check_of_the_wo
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: _check_writable(tmp_path), range(800)))
     assert not list(tmp_path.iterdir())
+
+
+def test_options_of_a_run_are_those_of_the_config(config: Config, tmp_path: Path) -> None:
+    config.model.compile = {"dynamic": True}
+    config.dump(tmp_path / "tiny.py")
+    parser = argparse.ArgumentParser()
+    add_config_options(parser)
+    add_run_options(parser)
+
+    def model(*options: str) -> Any:
+        return config_from(parser.parse_args([str(tmp_path / "tiny.py"), "--work-dir", str(tmp_path), *options])).model
+
+    assert model("--compile").compile == {"dynamic": True}
+    config.model.pop("compile")
+    config.dump(tmp_path / "tiny.py")
+    assert model("--compile", "--amp").compile is True
+    assert model("--amp").precision == "bf16"
+    assert "compile" not in model()

@@ -1,5 +1,6 @@
 """Every config describes something that can be built, and recipes of classification what their papers say."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from monai.data import MetaTensor
 from torch import Tensor
 from torchvision.tv_tensors import BoundingBoxes, Image, Mask, Video
 
+from densevit.data.readers import IMAGE_SUFFIXES
 from densevit.data.transforms import build_transforms
 from densevit.data.volume_transforms import build_volume_transforms
 from densevit.engine.config import check_config, load_config
+from densevit.engine.plain_config import from_plain, to_plain
 from densevit.errors import ConfigError
-from densevit.registry import HEADS, MODELS
+from densevit.registry import DATASETS, HEADS, MODELS
 from densevit.structures import Meta, Sample
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +47,26 @@ def test_every_config_builds_its_model_and_trains_all_of_it(path: Path) -> None:
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
     optimised = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(optimised) == sorted(id(p) for p in model.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_is_the_same_after_it_was_plain_data(path: Path) -> None:
+    cfg = load_config(path)
+    again = from_plain(json.loads(json.dumps(to_plain(cfg))), path.name)
+    with torch.device("meta"):
+        assert repr(MODELS.build(again.model)) == repr(MODELS.build(cfg.model))
+    kind = DATASETS.get(cfg.test_dataloader.dataset.type)
+    first, second = (kind.preparation(c.test_dataloader.dataset) for c in (cfg, again))
+    if kind.pipelines.keys() == {"transforms"}:
+        image = picture(375, 500)
+        if kind.suffixes != IMAGE_SUFFIXES:
+            image = Video(torch.stack([image] * cfg.test_dataloader.dataset.sampling.frames))
+        assert torch.equal(first(image), second(image))
+    else:
+        voxels = 200 * torch.rand(1, 40, 40, 40)  # which MONAI may change in place
+        found = [prepare(MetaTensor(voxels.clone(), torch.eye(4))).as_tensor() for prepare in (first, second)]
+        assert torch.equal(*found)
 
 
 def transformed(cfg: Config, picture: Tensor, fields: dict[str, Any]) -> list[tuple[Tensor, dict[str, Any]]]:

@@ -4,9 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
+from PIL import Image
 
+import densevit
 from densevit.data.demo import DETECTION_CLASSES, make_detection
 from densevit.registry import MODELS
 
@@ -42,6 +46,7 @@ def path(data: Path, tmp_path: Path) -> Path:
             "test_dataloader": {"batch_size": 2, "num_workers": 0, "dataset": dataset},
             "test_cfg": {},
             "test_evaluator": {"type": "CocoMetric"},
+            "custom_hooks": [{"type": "ReportHook", "num_samples": 1}],
         }
     )
     config.dump(tmp_path / "tiny.py")
@@ -101,11 +106,21 @@ def test_results_are_for_metrics_that_read_them(  # type: ignore[no-untyped-def]
     assert "MeanIoU reads no COCO results" in capsys.readouterr().err
 
 
-def test_what_a_test_writes_scores_the_same_in_both_ways(  # type: ignore[no-untyped-def]
-    call, capsys: pytest.CaptureFixture[str], path: Path, tmp_path: Path
-) -> None:
-    import torch
+def test_objects_in_an_array_are_those_of_its_file(path: Path, data: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save(MODELS.build(Config.fromfile(path).model).state_dict(), tmp_path / "random.pth")
+    predictor, file = densevit.load(tmp_path / "random.pth", path), next((data / "val").iterdir())
+    (named, found) = predictor([file, np.array(Image.open(file))], batch_size=2)
+    assert len(named.prediction.boxes) > 0
+    assert torch.equal(found.prediction.boxes, named.prediction.boxes)
+    assert json.loads(json.dumps(found.to_dict()))["objects"] == named.to_dict()["objects"]
+    assert np.array_equal(found.plot(), named.plot())
+    assert [path.name for path in found.save(tmp_path / "out").values()] == ["input_1.jpg", "input_1.json"]
 
+
+def test_what_a_test_writes_scores_the_same_in_both_ways(  # type: ignore[no-untyped-def]
+    call, capsys: pytest.CaptureFixture[str], path: Path, tmp_path: Path, parse_page
+) -> None:
     torch.manual_seed(0)
     model = MODELS.build(Config.fromfile(path).model)
     torch.save({"state_dict": model.state_dict()}, tmp_path / "random.pth")
@@ -113,6 +128,9 @@ def test_what_a_test_writes_scores_the_same_in_both_ways(  # type: ignore[no-unt
     assert call("test", path, tmp_path / "random.pth", "--work-dir", tmp_path / "work", "--out", out) == 0
     scores = json.loads(next((tmp_path / "work").glob("*/*.json")).read_text())
     assert len(list(out.glob("*.json"))) == 5
+    page = parse_page((tmp_path / "work" / "report.html").read_text())
+    assert "Worst samples, by F1" in page.text
+    assert len(page.alternatives) == 2 + 1 + 1 + 1  # confusion and curves of precision, samples
     assert json.loads((out / "coco_detections.json").read_text())
     for tool, arguments in (("score", [out]), ("test", ["--from-json", out / "coco_detections.json"])):
         capsys.readouterr()

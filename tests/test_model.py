@@ -1,5 +1,8 @@
 """The model between samples and predictions."""
 
+import shutil
+from typing import Any
+
 import pytest
 import torch
 from torchvision.tv_tensors import Image, Mask
@@ -86,6 +89,57 @@ def test_bf16_is_used_where_asked_for_and_losses_stay_in_fp32() -> None:
 def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(ConfigError, match="bf16"):
         build(precision="fp16")
+
+
+ONE_STAGE = {
+    "type": "MiT",
+    "dims": (8, 16, 16, 24),
+    "depths": (1, 1, 1, 1),
+    "num_heads": (1, 2, 2, 3),
+    "out_indices": (0,),
+}
+
+
+@pytest.mark.parametrize("again", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_compiled_model_computes_the_same_under_the_same_names(again: bool) -> None:
+    torch.compiler.reset()
+    options: dict[str, Any] = {"backbone": {**ONE_STAGE, "drop_path": 0.0}, "activation_checkpointing": again}
+    compiled = build(**options, compile={"backend": "aot_eager"})
+    plain = build(**options)
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    calls = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    for model in (plain, compiled):
+        model.backbone.train()
+        model(torch.ones(2, 3, 64, 64)).square().sum().backward()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == calls + 1
+    for a, b in zip(plain.parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+    if again:
+        with torch.no_grad():
+            x = torch.randn(1, 3, 64, 96)
+            torch.testing.assert_close(compiled.eval()(x), plain.eval()(x))
+
+
+def test_a_missing_compiler_is_said_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(shutil, "which", lambda command: None)
+    monkeypatch.setenv("CXX", "my-c++")
+    with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler on the CPU, and there is no my-c\+\+"):
+        build(compile=True)
+    build(compile={"backend": "eager"})
+
+
+def test_options_of_the_compiler_are_checked() -> None:
+    with pytest.raises(ConfigError, match=r"takes no 'dynamc'\. Did you mean 'dynamic'"):
+        build(compile={"dynamc": True})
+
+
+def test_batch_norm_that_would_count_twice_is_not_compiled() -> None:
+    backbone = {"type": "cct_2_3x2_32", "out_indices": (0,)}
+    build(backbone=backbone, compile={"backend": "eager"}, activation_checkpointing=True)
+    backbone = {"type": "xcit_nano_12_p16", "out_indices": (0,)}
+    with pytest.raises(ConfigError, match=r"batch norms of XCiT.*leave out"):
+        build(backbone=backbone, compile={"backend": "eager"}, activation_checkpointing=True)
 
 
 def test_an_inference_replaces_the_network_in_evaluation_only() -> None:

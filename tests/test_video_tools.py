@@ -12,8 +12,10 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from densevit.data.video import video_info
+import densevit
+from densevit.data.video import read_clip, video_info
 from densevit.data.video_writing import write_video
+from densevit.errors import DataError
 from densevit.registry import MODELS
 
 TOOLS = Path(__file__).parents[1] / "tools"
@@ -169,8 +171,8 @@ def test_length_and_stride_of_windows_are_options(  # type: ignore[no-untyped-de
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--slide-stride", 1], "--slide-window and --slide-stride go with --slide"),
-        (["--slide", "--slide-window", 0], "--slide-window must be a positive number"),
+        (["--slide-stride", 1], "slide_window and slide_stride go with slide"),
+        (["--slide", "--slide-window", 0], "slide_window must be a positive number"),
     ],
 )
 def test_options_that_make_no_sense_are_one_message(  # type: ignore[no-untyped-def]
@@ -182,7 +184,7 @@ def test_options_that_make_no_sense_are_one_message(  # type: ignore[no-untyped-
 
 def test_testing_does_not_slide(call, capsys: pytest.CaptureFixture[str], path: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     assert call("test", path, tmp_path / "random.pth", "--work-dir", tmp_path / "w", "--slide") == 2
-    assert "--slide is for segmentation: VideoHead sees whole" in capsys.readouterr().err
+    assert "sliding windows are for segmentation: VideoHead sees whole" in capsys.readouterr().err
 
 
 def test_tta_sees_three_crops_of_what_the_centre_crop_cuts_off(  # type: ignore[no-untyped-def]
@@ -247,3 +249,27 @@ def test_a_long_video_needs_no_more_memory_than_a_short_one(path: Path, tmp_path
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=TOOLS.parent)
         peak[name] = float(done.stdout.split("peak")[1])
     assert peak["long"] < peak["short"] + 100, peak
+
+
+def test_frames_in_memory_are_predicted_as_their_file(path: Path, videos: Path, tmp_path: Path) -> None:
+    predictor, file = densevit.load(tmp_path / "random.pth", path), videos / "videos/long.mp4"
+    frames = read_clip(file, lambda info: range(info.frames)).permute(0, 2, 3, 1)
+    expected = predictor(file)
+    for clip in (frames, frames.numpy(), frames[[16, 20, 24, 28]]):  # all frames, or those that the sampling chooses
+        found = predictor(clip)
+        assert torch.equal(found.prediction.scores, expected.prediction.scores)
+        assert found.to_dict() == {**expected.to_dict(), "input": "input_0"}
+    assert np.array_equal(predictor(frames).plot(), expected.plot())
+    video = video_info(predictor(frames).save(tmp_path / "out")["video"])
+    assert (video.frames, video.fps) == (45, 25), "frames have no rate"
+    with pytest.raises(DataError, match=r"a clip is a file or \(T, H, W, 3\) uint8 RGB, not .* put the channels last"):
+        predictor(frames.permute(0, 3, 1, 2))
+
+
+def test_frames_in_memory_are_seen_in_windows(path: Path, videos: Path, tmp_path: Path) -> None:
+    predictor = densevit.load(tmp_path / "random.pth", path, slide=True, slide_window=0.64)
+    frames = read_clip(videos / "videos/long.mp4", lambda info: range(info.frames)).permute(0, 2, 3, 1)
+    result = predictor(frames)
+    assert result.prediction.times[1].tolist() == [0.32, 0.96], "of 25 frames per second"
+    assert result.plot().shape == (480, 1200, 3)
+    assert "input_0" in result.describe()

@@ -13,7 +13,9 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
+import densevit
 from densevit.data.phantoms import CLASSES, make_phantoms
+from densevit.errors import DataError
 from densevit.registry import MODELS
 
 Call = Callable[..., int]
@@ -80,7 +82,7 @@ def grid_of(file: Path) -> tuple[tuple[int, ...], np.ndarray]:
 def test_a_training_leaves_a_report(call: Call, path: Path, tmp_path: Path) -> None:
     work = tmp_path / "run"
     assert call("train", path, "--work-dir", work, "--check-data", "all") == 0
-    assert (work / "results.md").is_file()
+    assert "Worst samples, by mean Dice" in (work / "report.html").read_text()
     pictures = sorted((work / "predictions").iterdir())
     assert [file.name for file in pictures] == [f"0000{i}_validation_0000{i}.png" for i in range(2)]
     assert min(Image.open(pictures[0]).size) > 300
@@ -149,3 +151,41 @@ def test_samples_are_drawn_with_their_labels(call: Call, path: Path, tmp_path: P
 def test_volumes_have_no_class_to_learn_from_few(call: Call, path: Path, tmp_path: Path, capsys: Any) -> None:
     assert call("few_shot", path, tmp_path / "random.pth", "--out", tmp_path / "few.json") == 2
     assert "VolumeDataset" in capsys.readouterr().err
+
+
+def test_volumes_in_memory_are_predicted_as_their_file(path: Path, data: Path, tmp_path: Path) -> None:
+    file = data / "imagesTr/validation_00000.nii.gz"
+    predictor, image = densevit.load(tmp_path / "random.pth", path), nibabel.load(file)
+    expected, result = predictor(file), predictor(image)
+    assert torch.equal(result.prediction.mask, expected.prediction.mask)
+    assert result.to_dict()["ml"] == expected.to_dict()["ml"]
+    assert np.array_equal(result.plot(), expected.plot())
+    files = result.save(tmp_path / "out")
+    assert files["output"] == tmp_path / "out/outputs/input_0.nii.gz"
+    assert files["output"].read_bytes() == expected.save(tmp_path / "out")["output"].read_bytes()
+    assert result.describe(alone=False).startswith("input_0: ")
+
+
+def test_an_array_has_voxels_of_one_millimetre(path: Path, tmp_path: Path) -> None:
+    predictor = densevit.load(tmp_path / "random.pth", path)
+    voxels = torch.linspace(-200, 300, 24 * 20 * 22).reshape(24, 20, 22)
+    result = predictor(voxels)
+    assert result.prediction.mask.shape == voxels.shape
+    assert torch.equal(predictor(voxels.numpy().astype(np.float64)).prediction.mask, result.prediction.mask)
+    assert np.array_equal(nibabel.load(result.save(tmp_path / "out")["output"]).affine, np.eye(4))
+    assert sum(result.to_dict()["ml"].values()) == pytest.approx((result.prediction.mask > 0).sum().item() / 1000)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.zeros((2, 8, 8, 8)), r"input_0: .*has 4 axes \(2 x 8 x 8 x 8\), a volume has 3"),
+        (np.zeros((8, 8)), "input_0: .*is 8 x 8, but a volume has 3 axes"),
+        (np.zeros((8, 8, 8), complex), "input_0: a volume is .* real numbers, not complex128"),
+        ({}, "input_0: a volume is a file, .* or an image of nibabel, not dict"),
+        (np.full((8, 8, 8), np.nan), "512 voxels are not finite"),
+    ],
+)
+def test_what_is_no_volume_is_told(path: Path, tmp_path: Path, value: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        densevit.load(tmp_path / "random.pth", path)(value)

@@ -209,8 +209,8 @@ def test_missing_and_truncated_files_are_named(source: Model, suffix: str, tmp_p
             read_file(path)
 
 
-def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="is not a file"):
+def test_any_other_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is a folder, and no checkpoint"):
         read_file(tmp_path)
 
 

@@ -34,8 +34,8 @@ def main() -> None:
         parser.error("give CONFIG CHECKPOINT and images, or --model NAME and images")
 
     from densevit.engine.attention_maps import analyze_attention, mean_similarities, write_similarities
-    from densevit.engine.config import load_config
-    from densevit.predictor import Predictor, find_files
+    from densevit.inputs import find_files
+    from densevit.loading import load
 
     paths = find_files(args.inputs if args.model else args.inputs[2:])
     if args.model:
@@ -44,7 +44,7 @@ def main() -> None:
     else:
         config, checkpoint = args.inputs[:2]
         title = f"{Path(config).stem}, {checkpoint}"
-        predictor = Predictor.from_config(load_config(config), checkpoint, args.device)
+        predictor = load(checkpoint, config, args.device)
     title += f", images: {len(paths)}"
     layers = analyze_attention(predictor.model.backbone, inputs(predictor.model, predictor.transforms, paths))
     rows: list[Sequence[Any]] = [(x.layer, x.heads, x.queries, x.keys, x.next_layer, x.between_heads) for x in layers]

@@ -15,7 +15,7 @@ from torchvision.tv_tensors import BoundingBoxes
 
 from densevit.cli import add_config_options, config_from, run
 from densevit.data.dataset import DenseDataset, SampleKey
-from densevit.engine.report import side_by_side
+from densevit.data.panels import side_by_side
 from densevit.errors import ConfigError
 from densevit.registry import DATASETS
 from densevit.structures import BoxTarget, VolumeTarget

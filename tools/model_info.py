@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, help="of the input")
     args = parser.parse_args()
 
-    from densevit.engine.complexity import complexity
+    from densevit.engine.complexity import complexity, usual_size
     from densevit.engine.config import load_config
     from densevit.registry import BACKBONES, MODELS
 
@@ -33,11 +33,7 @@ def main() -> None:
     else:
         model = BACKBONES.build({"type": args.model})
     net = getattr(model, "backbone", model)
-    if len(net.divisor) == 2:
-        usual = [512, 512]
-    else:
-        usual = [net.num_frames, net.img_size, net.img_size] if net.num_frames else [96, 96, 96]
-    size, channels = args.size or usual, args.channels or net.in_channels
+    size, channels = args.size or usual_size(net), args.channels or net.in_channels
     rows = [
         ("  " * part.depth + part.name, f"{part.params / 1e6:.3f}", f"{part.macs / 1e9:.3f}")
         for part in complexity(model, size, channels)

@@ -1,6 +1,7 @@
-"""Predict images or videos: python tools/predict.py CONFIG CHECKPOINT FILE_OR_FOLDER_OR_GLOB ... --out DIR."""
+"""Predict images, videos or volumes: python tools/predict.py CONFIG CHECKPOINT FILE_OR_FOLDER_OR_GLOB ... --out DIR."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -9,8 +10,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from densevit.cli import add_config_options, config_from, run, slides_over_time, use_inference
-from densevit.errors import ConfigError
+from densevit.cli import add_config_options, config_from, run
 
 SLIDE_HELP = """sliding windows in place of the whole image; of videos, one clip after the other: timelines/ has their
 probabilities over time. A window is as long as a clip of the config's DenseSampling or, with SegmentSampling, which
@@ -20,8 +20,12 @@ sees whole videos, as four times its number of frames"""
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_config_options(parser)
-    parser.add_argument("checkpoint", help="of a run of ours, or official weights")
-    parser.add_argument("inputs", nargs="+", help="images or, for a config of clips, videos; folders, or quoted globs")
+    parser.add_argument("checkpoint", help="of a run of ours, or its folder, or official weights")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        help="images or, for a config of clips, videos, of volumes, NIfTI; folders, or quoted globs",
+    )
     parser.add_argument(
         "--out", default="predictions", help="folder for overlays/, outputs/, predictions.json; of videos also videos/"
     )
@@ -38,46 +42,38 @@ def main() -> None:
         parser.error("--batch-size must be positive")
 
     cfg = config_from(args)
-    over_time = slides_over_time(cfg)
-    if not (args.slide and over_time) and (args.slide_window or args.slide_stride) is not None:
-        raise ConfigError("--slide-window and --slide-stride go with --slide and a config of clips")
-    use_inference(cfg, args.slide and not over_time, args.tta)
-    from densevit.predictor import Predictor, find_files
+    from densevit.inputs import find_files
+    from densevit.loading import load
     from densevit.registry import DATASETS
 
     paths = find_files(args.inputs, DATASETS.get(cfg.test_dataloader.dataset.type).suffixes)
-    predictor = Predictor.from_config(cfg, args.checkpoint, args.device)
-    if args.slide and over_time:
-        predictor.slide(cfg.test_dataloader.dataset, args.slide_window, args.slide_stride)
-    predict(predictor, paths, Path(args.out), args.batch_size)
+    predictor = load(args.checkpoint, cfg, args.device, args.slide, args.tta, args.slide_window, args.slide_stride)
+    predict(predictor, predictor.find(paths), Path(args.out), args.batch_size)
 
 
-def predict(predictor: Any, paths: Sequence[Path], out: Path, batch_size: int) -> None:
+def predict(predictor: Any, sources: Sequence[Any], out: Path, batch_size: int) -> None:
     """Predict and write all inputs; exit with 1 if some of them cannot be read."""
-    from densevit.engine.writer import output_names
     from densevit.errors import DataError
-    from densevit.predictor import write_index
 
-    names = dict(zip(paths, output_names([str(path) for path in paths]), strict=True))
     entries: list[dict[str, Any]] = []
     with Progress() as progress:
-        bar = progress.add_task("predicting", total=2 * len(paths))  # each is predicted, then written
+        bar = progress.add_task("predicting", total=2 * len(sources))  # each is predicted, then written
         advance = partial(progress.advance, bar)
-        for path, result in predictor(paths, batch_size, advance):
+        for result in predictor.stream(sources, batch_size, advance):
             try:
-                if isinstance(result, DataError):
-                    raise result
-                entries.append(predictor.write(path, names[path], result, out, advance))
-                if text := predictor.describe(path, result, len(paths) == 1):
+                files = result.save(out, advance)
+                entries.append({**result.to_dict(), **{kind: str(path) for kind, path in files.items()}})
+                if text := result.describe(alone=len(sources) == 1):
                     print(text)
             except DataError as error:
-                entries.append({"input": str(path), "error": str(error)})
+                entries.append({"input": result.input, "error": str(error)})
                 print(f"skipped: {error}", file=sys.stderr)
             progress.update(bar, completed=2 * len(entries))
-    index = write_index(entries, out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "predictions.json").write_text(json.dumps(entries, indent=1))
     skipped = sum("error" in entry for entry in entries)
     folders = ", ".join(f"{folder}/" for folder in predictor.folders)
-    print(f"{len(entries) - skipped} of {len(entries)} inputs predicted: {folders}, {index.name} in {out}")
+    print(f"{len(entries) - skipped} of {len(entries)} inputs predicted: {folders}, predictions.json in {out}")
     if skipped:
         sys.exit(1)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from densevit.cli import add_config_options, add_run_options, config_from, run, use_inference
+from densevit.cli import add_config_options, add_run_options, config_from, run
 from densevit.errors import ConfigError
+from densevit.inference import use_inference
 
 
 def main() -> None:

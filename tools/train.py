@@ -19,7 +19,16 @@ def main() -> None:
     parser.add_argument(
         "--weights", metavar="PATH", help="start from these weights: ours, official, timm, Hugging Face"
     )
-    parser.add_argument("--auto-scale-lr", action="store_true", help="learning rate proportional to the batch size")
+    parser.add_argument(
+        "--auto-scale-lr",
+        action=argparse.BooleanOptionalAction,
+        help="learning rate in proportion to the batch size (default: where the config states the recipe's)",
+    )
+    parser.add_argument(
+        "--parallel",
+        choices=("ddp", "fsdp"),
+        help="several processes: a copy of the model each, or a part (docs/sharding.md)",
+    )
     parser.add_argument("--seed", type=int)
     parser.add_argument("--deterministic", action="store_true", help="refuse operations that are not reproducible")
     args = parser.parse_args()
@@ -30,8 +39,10 @@ def main() -> None:
         cfg.load_from = args.resume
     if args.weights is not None:
         cfg.model.weights = args.weights
-    if args.auto_scale_lr:
-        cfg.auto_scale_lr.enable = True
+    if args.auto_scale_lr is not None:
+        cfg.auto_scale_lr = {**cfg.get("auto_scale_lr", {}), "enable": args.auto_scale_lr}
+    if args.parallel is not None and args.parallel != (cfg.get("parallel") or {}).get("type", "ddp"):
+        cfg.parallel = {"type": args.parallel}
     if args.seed is not None:
         cfg.randomness.seed = args.seed
     cfg.randomness.deterministic = args.deterministic

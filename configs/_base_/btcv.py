@@ -76,7 +76,7 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=1e-4, by_epoch=False, begin=0, end=warm_up),
     dict(type="CosineAnnealingLR", eta_min=0.0, by_epoch=False, begin=warm_up, end=max_iters),
 ]
-auto_scale_lr = dict(enable=False, base_batch_size=4)
+auto_scale_lr = dict(base_batch_size=4)
 train_cfg = dict(by_epoch=False, max_iters=max_iters, val_interval=100 * epoch)
 val_cfg = dict(loss=False)
 test_cfg = dict()

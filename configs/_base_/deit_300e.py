@@ -16,7 +16,7 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=1e-3, begin=0, end=warm_up, convert_to_iter_based=True),
     dict(type="CosineAnnealingLR", eta_min=1e-5, begin=warm_up, end=max_epochs, convert_to_iter_based=True),
 ]
-auto_scale_lr = dict(enable=False, base_batch_size=1024)
+auto_scale_lr = dict(base_batch_size=1024)
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()

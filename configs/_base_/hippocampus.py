@@ -48,7 +48,7 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=1e-3, by_epoch=False, begin=0, end=warm_up),
     dict(type="CosineAnnealingLR", eta_min=0.0, by_epoch=False, begin=warm_up, end=max_iters),
 ]
-auto_scale_lr = dict(enable=False, base_batch_size=2)
+auto_scale_lr = dict(base_batch_size=2)
 train_cfg = dict(by_epoch=False, max_iters=max_iters, val_interval=300)
 val_cfg = dict(loss=False)
 test_cfg = dict()

@@ -35,7 +35,7 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=1e-2, begin=0, end=warm_up, convert_to_iter_based=True),
     dict(type="CosineAnnealingLR", eta_min=1e-6, begin=warm_up, end=200, convert_to_iter_based=True),
 ]
-auto_scale_lr = dict(enable=False, base_batch_size=64)
+auto_scale_lr = dict(base_batch_size=64)
 train_cfg = dict(by_epoch=True, max_epochs=200, val_interval=10)
 val_cfg = dict()
 test_cfg = dict()

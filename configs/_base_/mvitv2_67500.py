@@ -16,7 +16,7 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=1e-3, by_epoch=False, begin=0, end=warm_up),
     dict(type="MultiStepLR", milestones=[52_500, 62_500], gamma=0.1, by_epoch=False, begin=0, end=max_iters),
 ]
-auto_scale_lr = dict(enable=False, base_batch_size=64)
+auto_scale_lr = dict(base_batch_size=64)
 train_cfg = dict(by_epoch=False, max_iters=max_iters, val_interval=7500)
 val_cfg = dict()
 test_cfg = dict()

@@ -8,6 +8,6 @@ optim_wrapper = dict(
     paramwise_cfg=dict(norm_decay_mult=0.0),
     clip_grad=dict(max_norm=5.0),
 )
-auto_scale_lr = dict(enable=False, base_batch_size=8)
+auto_scale_lr = dict(base_batch_size=8)
 val_cfg = dict()
 test_cfg = dict()

@@ -12,7 +12,7 @@ optim_wrapper = dict(
     optimizer=dict(type="SGD", lr=5e-3, momentum=0.9, weight_decay=1e-4),
 )
 param_scheduler = [dict(type="MultiStepLR", by_epoch=True, milestones=[11, 14], gamma=0.1)]
-auto_scale_lr = dict(enable=False, base_batch_size=64)
+auto_scale_lr = dict(base_batch_size=64)
 train_cfg = dict(by_epoch=True, max_epochs=15, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()

@@ -7,9 +7,10 @@ Site: https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
 import pickle
+import pickletools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -144,6 +145,7 @@ def _read_pickle(path: Path, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Return pixels and labels of a dictionary with "data", and "labels" or "fine_labels"."""
     with path.open("rb") as file:
         try:
+            _check_memo(file)
             content = _Unpickler(file, encoding="bytes").load()
         except DataError:
             raise
@@ -161,6 +163,14 @@ def _read_pickle(path: Path, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
         return data.pixels(), np.array(labels, np.int64)
     except OverflowError as error:
         raise DataError(f"damaged: a label is no class ({error})") from error
+
+
+def _check_memo(file: BinaryIO) -> None:
+    """Refuse a pickle with numbers for its parts that it cannot have: unpickling reserves memory up to each."""
+    for operation, argument, position in pickletools.genops(file):
+        if operation.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > (position or 0):
+            raise DataError("damaged: it numbers more parts than it has")
+    file.seek(0)
 
 
 class _Array:

@@ -1,6 +1,5 @@
 """What a classifier predicts for one sample, and pictures of it."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from densevit.data.prediction import Palette
-from densevit.errors import DataError
+from densevit.data.prediction_files import exact, read_json, write_json
 from densevit.structures import ClassTarget
 
 SHOWN = 5  # classes in pictures and summaries
@@ -41,10 +40,7 @@ class ClassPrediction:
 
     def save(self, stem: Path) -> Path:
         """Write the scores of all classes to ``<stem>.json``, in as many digits as give them back exactly."""
-        path = stem.with_name(f"{stem.name}.json")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"scores": [float(f"{score:.9g}") for score in self.scores.tolist()]}))
-        return path
+        return write_json(stem, {"scores": exact(self.scores.tolist())})
 
     @classmethod
     def load(cls, stem: Path) -> "ClassPrediction":
@@ -53,11 +49,9 @@ class ClassPrediction:
         Raises:
             DataError: The file is missing or damaged.
         """
-        path = stem.with_name(f"{stem.name}.json")
-        try:
-            return cls(torch.tensor(json.loads(path.read_text())["scores"], dtype=torch.float32))
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{path}: no scores of classes ({error}); write them with tools/test.py --out") from error
+        return read_json(
+            stem, lambda content: cls(torch.tensor(content["scores"], dtype=torch.float32)), "scores of classes"
+        )
 
     def summary(self, classes: Sequence[str]) -> dict[str, Any]:
         """Return the most probable "class", and the "scores" of the first few."""

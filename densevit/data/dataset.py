@@ -20,6 +20,7 @@ from densevit.data.quarantine import Quarantine
 from densevit.data.readers import IMAGE_SUFFIXES, read_image
 from densevit.data.resize import ImageSize
 from densevit.data.transforms import build_transforms
+from densevit.data.worker_notes import WorkerNotes
 from densevit.errors import ConfigError, DataError
 from densevit.registry import TRANSFORMS, Registry
 from densevit.seeding import mix_seed
@@ -51,6 +52,7 @@ class DenseDataset(Dataset[Sample | None], ABC):
         predictor: What predicts such files: a subclass of `densevit.predictor.Predictor`; None is that itself.
         pipelines: Its arguments that are lists of transforms, and which registry names those.
         quarantine: Where samples that cannot be read are recorded; None raises their `DataError`.
+        notes: Where workers note what they read.
     """
 
     classes: tuple[str, ...]
@@ -62,6 +64,7 @@ class DenseDataset(Dataset[Sample | None], ABC):
     pipelines: Mapping[str, Registry] = {"transforms": TRANSFORMS}
     seed: int = 0
     quarantine: Quarantine | None = None
+    notes: WorkerNotes | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -77,6 +80,10 @@ class DenseDataset(Dataset[Sample | None], ABC):
     @abstractmethod
     def path(self, index: int) -> str:
         """Return the file of the input ``index``."""
+
+    def files_of(self, index: int) -> tuple[str, ...]:
+        """Return the files that sample ``index`` is read from, that of the input first, and its mask for instance."""
+        return (self.path(index),)
 
     @abstractmethod
     def check(self, mode: str) -> None:
@@ -114,13 +121,26 @@ class DenseDataset(Dataset[Sample | None], ABC):
         return {"classes": list(self.classes), "palette": [list(colour) for colour in self.palette]}
 
     def __getitem__(self, key: int | SampleKey) -> Sample | None:
-        """Return the sample; in its place the next readable one, or None, where a quarantine says so."""
+        """Return the sample; in its place the next readable one, or None, where a quarantine says so.
+
+        Raises:
+            DataError: Memory does not suffice; without a quarantine, also as `read` does.
+        """
         key = key if isinstance(key, SampleKey) else SampleKey(key)
         if not 0 <= key.index < len(self):
             raise IndexError(key.index)
-        with private_rng(mix_seed(self.seed, key.epoch, key.index, key.repeat)):
-            found = self._load_or_replace(key.index)
-            return None if found is None else self.transform(*found, key.size)
+        try:
+            with private_rng(mix_seed(self.seed, key.epoch, key.index, key.repeat)):
+                found = self._load_or_replace(key.index)
+                sample = None if found is None else self.transform(*found, key.size)
+        except MemoryError as error:  # which says nothing about the file: it is not recorded as bad
+            raise DataError(
+                f"{self.path(key.index)}: memory does not suffice to read it. Every worker needs as much: lower "
+                "num_workers of the dataloader, or take the file out of the dataset"
+            ) from error
+        if self.notes is not None:
+            self.notes.end()
+        return sample
 
     def load(self, index: int) -> tuple[Tensor, Any, str]:
         """Return what is transformed: as `read` does, unless a subclass has it prepared already.
@@ -130,21 +150,28 @@ class DenseDataset(Dataset[Sample | None], ABC):
         """
         return self.read(index)
 
+    def _load(self, index: int) -> tuple[Tensor, Any, str]:
+        if self.notes is not None:
+            self.notes.begin(index)
+        return self.load(index)
+
     def _load_or_replace(self, start: int) -> tuple[Tensor, Any, str] | None:
         if self.quarantine is None:
-            return self.load(start)
-        bad: list[tuple[str, DataError]] = []
+            return self._load(start)
+        bad: list[tuple[int, DataError]] = []
         found = None
         tries = self.quarantine.limit + 1 if self.quarantine.replace else 1
         for index in range(start, start + min(tries, len(self))):
             index %= len(self)
             try:
-                found = self.load(index)
+                found = self._load(index)
                 break
             except DataError as error:
-                bad.append((self.path(index), error))
-        for path, reason in bad:
-            self.quarantine.record(path, reason, replaced_by=found[2] if found else None)
+                bad.append((index, error))
+        for index, reason in bad:
+            self.quarantine.record(self.files_of(index), reason, replaced_by=found[2] if found else None)
+        if found is None and self.quarantine.replace:
+            raise bad[-1][1]  # the only sample there is
         return found
 
     def transform(self, image: Tensor, target: Any, path: str, size: int) -> Sample:

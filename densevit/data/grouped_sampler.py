@@ -45,6 +45,18 @@ class GroupedBatchSampler(Sampler[list[SampleKey]]):
         """Batches of one epoch; iteration goes on beyond."""
         return self._length
 
+    def position(self, step: int) -> tuple[int, int]:
+        """Return the epoch in which a batch begins, and the samples of it that all ranks have seen by then."""
+        epoch, done = divmod(step, len(self))
+        return epoch, done * self.sampler.total_batch
+
+    def step_at(self, epoch: int, seen: int) -> int:
+        """Return the last batch before which no more samples were seen, for batches of any size.
+
+        With another size these are not the same samples: they are dealt out to the groups anew.
+        """
+        return epoch * len(self) + min(seen // self.sampler.total_batch, len(self))
+
     def _batches(self, epoch: int) -> np.ndarray:
         """Return the indices of an epoch's samples, ``(batches, samples of all ranks)``."""
         order = self.sampler.order(epoch).numpy()

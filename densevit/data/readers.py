@@ -17,6 +17,7 @@ from densevit.data.naming import naming, unreadable
 from densevit.errors import DataError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")  # that folders are searched for
+MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # from which on Pillow refuses an image as a decompression bomb
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 DECODER_ERRORS = (  # what Pillow's plugins and OpenCV raise for damaged files
     ArithmeticError,
@@ -33,12 +34,17 @@ DECODER_ERRORS = (  # what Pillow's plugins and OpenCV raise for damaged files
 )
 
 
-def read_image(path: str | Path) -> tv_tensors.Image:
+def read_image(path: str | Path | np.ndarray) -> tv_tensors.Image:
     """Return an image as uint8 RGB ``(3, H, W)``, upright as its EXIF orientation says.
+
+    Args:
+        path: A file, or pixels in memory, ``(H, W, 3)`` uint8 RGB.
 
     Raises:
         DataError: The file is missing, damaged or no image, has more than 8 bits a channel, or transparent pixels.
     """
+    if isinstance(path, np.ndarray):
+        return tv_tensors.Image(torch.from_numpy(path).permute(2, 0, 1))
     with naming(path, DECODER_ERRORS, _describe):
         data = _read_bytes(path)
         with Image.open(io.BytesIO(data)) as header:
@@ -71,6 +77,18 @@ def read_mask(path: str | Path) -> tv_tensors.Mask:
     return tv_tensors.Mask(torch.from_numpy(ids))
 
 
+def pixels_of(picture: Image.Image, name: str) -> np.ndarray:
+    """Return a picture of Pillow as `read_image` reads its file: ``(H, W, 3)`` uint8 RGB, upright.
+
+    Raises:
+        DataError: It has more than 8 bits a channel, transparent pixels, or a damaged file behind it.
+    """
+    with naming(name, DECODER_ERRORS):
+        if picture.mode[0] in "IF":
+            raise DataError(f"{name}: more than 8 bits a channel ({picture.mode}); scale it to 8")
+        return _decode(picture, name)
+
+
 def image_size(path: str | Path) -> tuple[int, int]:
     """Return (height, width) of an upright image from the header of its file.
 
@@ -83,6 +101,8 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def _describe(path: str | Path, error: Exception) -> str:
+    if isinstance(error, cv2.error):  # tells of its source code only
+        return "damaged or truncated"
     if not isinstance(error, Image.UnidentifiedImageError):
         return unreadable(path, error)
     return "not an image" if Path(path).stat().st_size else "an empty file"
@@ -123,7 +143,7 @@ def _decode_plain(data: bytes, path: str | Path) -> np.ndarray:
     return pixels
 
 
-def _decode(header: ImageFile, path: str | Path) -> np.ndarray:
+def _decode(header: Image.Image, path: str | Path) -> np.ndarray:
     upright = ImageOps.exif_transpose(header)
     if upright.has_transparency_data:
         upright = upright.convert("RGBA")

@@ -1,7 +1,8 @@
 """The order of samples: a pure function of seed and position, so that any position can be resumed."""
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import cycle, islice
+from itertools import accumulate, cycle, islice
 
 import torch
 from torch.utils.data import Sampler
@@ -66,6 +67,14 @@ class TrainSampler(Sampler[SampleKey]):
             yield SampleKey(int(order[place]), epoch, repeat)
             position += self.world_size
 
+    def position(self, step: int) -> tuple[int, int]:
+        """Return the epoch in which a batch begins, and the samples of it that all ranks have seen by then."""
+        return divmod(step * self.total_batch, self.epoch_length)
+
+    def step_at(self, epoch: int, seen: int) -> int:
+        """Return the last batch that begins at a position or before it: the inverse, for batches of any size."""
+        return (epoch * self.epoch_length + seen) // self.total_batch
+
     def __len__(self) -> int:
         """Samples of one epoch on this rank; iteration goes on beyond."""
         return self.steps_per_epoch * self.total_batch // self.world_size
@@ -113,9 +122,9 @@ class MultiScaleBatchSampler(Sampler[list[SampleKey]]):
                 break
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        epoch, done = divmod(self.sampler.step, len(self))
-        passed = sum(self.counts[size] for size in self._sizes(epoch)[:done]) * self.sampler.world_size
-        keys = self.sampler.start(epoch * self.sampler.epoch_length + passed)
+        epoch, seen = self.position(self.sampler.step)
+        done = self.sampler.step % len(self)
+        keys = self.sampler.start(epoch * self.sampler.epoch_length + seen)
         while True:
             for size in self._sizes(epoch)[done:]:
                 yield [key._replace(size=size) for key in islice(keys, self.counts[size])]
@@ -124,6 +133,20 @@ class MultiScaleBatchSampler(Sampler[list[SampleKey]]):
     def __len__(self) -> int:
         """Batches of one epoch; iteration goes on beyond."""
         return len(self.of_epoch)
+
+    def position(self, step: int) -> tuple[int, int]:
+        """Return the epoch in which a batch begins, and the samples of it that all ranks have seen by then."""
+        epoch, done = divmod(step, len(self))
+        return epoch, self._ends(epoch)[done]
+
+    def step_at(self, epoch: int, seen: int) -> int:
+        """Return the last batch that begins at a position or before it: the inverse, for batches of any size."""
+        return epoch * len(self) + bisect_right(self._ends(epoch), seen) - 1
+
+    def _ends(self, epoch: int) -> list[int]:
+        """Return the samples of all ranks in the first 0, 1, ... batches of an epoch."""
+        counts = (self.counts[size] * self.sampler.world_size for size in self._sizes(epoch))
+        return list(accumulate(counts, initial=0))
 
     def _sizes(self, epoch: int) -> list[int]:
         """Return the sizes of an epoch's batches in their order."""

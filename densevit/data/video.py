@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import torch
 from torchvision import tv_tensors
@@ -39,17 +40,20 @@ DECORD_CODECS = ("h264", "hevc", "vp9")  # of those with times; its FFmpeg is ol
 Choose = Callable[[VideoInfo], Sequence[int] | np.ndarray]
 
 
-def read_clip(path: str | Path, choose: Choose, short_side: int | None = None) -> tv_tensors.Video:
+def read_clip(path: str | Path | np.ndarray, choose: Choose, short_side: int | None = None) -> tv_tensors.Video:
     """Return frames of a video as uint8 RGB ``(T, 3, H, W)``, upright as its file says.
 
     Args:
-        path: The file.
-        choose: Given the `VideoInfo`, says which frames, in which order; numbers beyond the ends mean the ends.
+        path: The file, or all of its frames in memory, ``(T, H, W, 3)`` uint8 RGB.
+        choose: Given the `VideoInfo`, says which frames, in which order; numbers beyond the ends mean the ends. Of
+            frames in memory that are as many as are wanted, all are taken.
         short_side: Pixels of the shorter side, to which frames are shrunk as they are decoded. Smaller ones are kept.
 
     Raises:
         DataError: The file is missing, damaged, or holds no video.
     """
+    if isinstance(path, np.ndarray):
+        return tv_tensors.Video(torch.from_numpy(_from_memory(path, choose, short_side)).permute(0, 3, 1, 2))
     with naming(path, DECODER_ERRORS, _describe), open_video(path) as (container, stream):
         index = read_index(path, container, stream)
         chosen = np.clip(np.asarray(choose(index.info), dtype=np.int64), 0, index.info.frames - 1)
@@ -61,14 +65,17 @@ def read_clip(path: str | Path, choose: Choose, short_side: int | None = None) -
     return tv_tensors.Video(torch.from_numpy(frames).permute(0, 3, 1, 2))  # stays THWC in memory
 
 
-def video_info(path: str | Path) -> VideoInfo:
+def video_info(path: str | Path | np.ndarray) -> VideoInfo:
     """Return what the header of a video says, frames as they are stored.
 
-    The number of frames may be an estimate, or 0 if the header does not tell; for `read_clip` they are counted.
+    The number of frames may be an estimate, or 0 if the header does not tell; for `read_clip` they are counted. Frames
+    in memory, ``(T, H, W, 3)``, have no rate: it is 0.
 
     Raises:
         DataError: The file is missing or holds no video.
     """
+    if isinstance(path, np.ndarray):
+        return VideoInfo(len(path), 0.0, *path.shape[1:3])
     with naming(path, DECODER_ERRORS, _describe), open_video(path) as (container, stream):
         fps, frames = frames_per_second(stream), stream.frames
         if not frames and stream.duration and stream.time_base:
@@ -76,6 +83,20 @@ def video_info(path: str | Path) -> VideoInfo:
         elif not frames and container.duration:
             frames = round(container.duration / av.time_base * fps)
         return VideoInfo(frames, fps, stream.height, stream.width)
+
+
+def shrink(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return a frame ``(H, W, 3)`` in a height and width that are no larger."""
+    return frame if frame.shape[:2] == size else cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA)
+
+
+def _from_memory(frames: np.ndarray, choose: Choose, short_side: int | None) -> np.ndarray:
+    info = video_info(frames)
+    chosen = np.clip(np.asarray(choose(info), dtype=np.int64), 0, len(frames) - 1)
+    if len(chosen) == len(frames):
+        chosen = np.arange(len(frames))
+    size = _shrunk(info, short_side)
+    return np.stack([shrink(frame, size) for frame in frames[chosen]])
 
 
 def _suits_decord(index: VideoIndex) -> bool:
@@ -111,6 +132,7 @@ def _shrunk(info: VideoInfo, short_side: int | None) -> tuple[int, int]:
 
 
 def _describe(path: str | Path, error: Exception) -> str:
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         return f"a folder ({error})"
-    return f"damaged or no video ({error})" if Path(path).stat().st_size else f"an empty file ({error})"
+    empty = os.path.isfile(path) and not os.path.getsize(path)
+    return f"an empty file ({error})" if empty else f"damaged or no video ({error})"

@@ -6,28 +6,35 @@ from pathlib import Path
 import av
 import numpy as np
 
-from densevit.data.video import video_info
+from densevit.data.video import shrink, video_info
 from densevit.data.video_packets import SHORTEST, open_video
 from densevit.errors import DataError
 
 
-def stream_frames(path: str | Path, short_side: int | None = None, longest: int | None = None) -> Iterator[np.ndarray]:
+def stream_frames(
+    path: str | Path | np.ndarray, short_side: int | None = None, longest: int | None = None
+) -> Iterator[np.ndarray]:
     """Yield all frames in order, upright, uint8 RGB ``(H, W, 3)``, as they are decoded; none is kept.
 
     Args:
-        path: The file.
+        path: The file, or all of its frames in memory, ``(T, H, W, 3)`` uint8 RGB.
         short_side: Pixels of the shorter side, to which frames are shrunk. Smaller ones are kept.
         longest: Pixels that the longer side may have at most.
 
     Raises:
         DataError: The file is missing, damaged, or holds no video. A damaged end of up to a tenth is left out.
     """
+    if isinstance(path, np.ndarray):
+        height, width = path.shape[1:3]
+        size = _shrunk(width, height, short_side, longest)[::-1]
+        yield from (shrink(frame, size) for frame in path)
+        return
     promised, count = video_info(path).frames, 0
     failure: Exception | str = "it ends there"
     try:
         for count, frame in enumerate(_decoded(path), 1):
             if count == 1:
-                width, height = _shrunk(frame, short_side, longest)
+                width, height = _shrunk(frame.width, frame.height, short_side, longest)
                 turns = round(frame.rotation / 90) % 4
             yield np.rot90(frame.reformat(width, height, "rgb24", interpolation="BILINEAR").to_ndarray(), turns)
     except (av.FFmpegError, OSError) as error:
@@ -42,7 +49,8 @@ def _decoded(path: str | Path) -> Iterator[av.VideoFrame]:
         yield from container.decode(stream)
 
 
-def _shrunk(frame: av.VideoFrame, short_side: int | None, longest: int | None) -> tuple[int, int]:
-    sides = frame.width, frame.height
+def _shrunk(width: int, height: int, short_side: int | None, longest: int | None) -> tuple[int, int]:
+    """Return the new width and height."""
+    sides = width, height
     factor = min(1.0, (short_side or min(sides)) / min(sides), (longest or max(sides)) / max(sides))
     return max(1, round(sides[0] * factor)), max(1, round(sides[1] * factor))

@@ -10,7 +10,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 import nibabel
 import numpy as np
@@ -51,6 +51,9 @@ DECODER_ERRORS = (  # what nibabel and gzip raise for damaged files
 )
 
 
+VolumeSource = str | Path | nibabel.Nifti1Image
+
+
 class VolumeHeader(NamedTuple):
     """What a file says of its voxels.
 
@@ -67,31 +70,33 @@ class VolumeHeader(NamedTuple):
     affine: np.ndarray
 
 
-def read_volume(path: str | Path | Sequence[str | Path]) -> "MetaTensor":
+def read_volume(path: VolumeSource | Sequence[str | Path]) -> "MetaTensor":
     """Return a volume ``(C, D, H, W)`` float32 with its ``affine``, the axes as in the file.
 
     Values are scaled as the header says. Axes of one voxel are fine: networks pad.
 
     Args:
-        path: A file, or one per channel; all of them on the same grid.
+        path: A file, or one per channel, all of them on the same grid; or an image of nibabel in memory.
 
     Raises:
         DataError: A file is missing, damaged, not three-dimensional, has no orthogonal grid, or voxels that are not
             finite; or the grids of channels differ.
     """
-    paths = [path] if isinstance(path, str | Path) else list(path)
+    paths: list[Any] = [path] if isinstance(path, VolumeSource) else list(path)
     headers, channels = [], []
     for each in paths:
         header, voxels = _read(each)
         with np.errstate(over="ignore"):
             voxels = voxels.astype(np.float32, order="C")
         if bad := voxels.size - np.count_nonzero(np.isfinite(voxels)):
-            raise DataError(f"{each}: {bad} voxels are not finite in float32; replace them, e.g. by numpy.nan_to_num")
+            raise DataError(
+                f"{_name(each)}: {bad} voxels are not finite in float32; replace them, e.g. by numpy.nan_to_num"
+            )
         headers.append(header)
         channels.append(voxels)
         compare_grids(paths[0], headers[0], each, header)
     image = on_grid(torch.from_numpy(np.stack(channels)), torch.from_numpy(headers[0].affine))
-    image.meta["filename_or_obj"] = str(paths[0])  # as MONAI's readers say it
+    image.meta["filename_or_obj"] = _name(paths[0])  # as MONAI's readers say it
     return image
 
 
@@ -112,14 +117,13 @@ def read_labels(path: str | Path) -> "MetaTensor":
     return on_grid(torch.from_numpy(ids[None]), torch.from_numpy(header.affine))
 
 
-def volume_header(path: str | Path) -> VolumeHeader:
-    """Return the grid of a volume without reading its voxels.
+def volume_header(path: VolumeSource) -> VolumeHeader:
+    """Return the grid of a volume, in a file or in memory, without reading its voxels.
 
     Raises:
         DataError: As from `read_volume`, as far as the header tells.
     """
-    with naming(path, DECODER_ERRORS), _open(path) as file:
-        return _describe(path, _parse(path, file.read(max(FORMATS)))[1])
+    return _header(path)[2]
 
 
 def compare_grids(first: str | Path, one: VolumeHeader, second: str | Path, other: VolumeHeader) -> None:
@@ -155,25 +159,23 @@ def spacing_of(affine: Tensor) -> Tensor:
     return affine[:3, :3].norm(dim=0).float()
 
 
-def write_labels(mask: Tensor, like: str | Path, path: str | Path) -> None:
-    """Write ids of classes as NIfTI on the grid of a file, whole or not at all.
+def write_labels(mask: Tensor, like: VolumeSource, path: str | Path) -> None:
+    """Write ids of classes as NIfTI on the grid of a file or image, whole or not at all.
 
     Orientation, units and type of the voxels are those of that file; the type is uint8 where it cannot hold the ids.
 
     Args:
         mask: ``(D, H, W)``, on the grid of ``like``.
-        like: The file of the volume.
+        like: The file of the volume, or an image of nibabel in memory.
         path: Ends in .nii or .nii.gz.
 
     Raises:
         DataError: ``like`` cannot be read or is of another shape.
     """
     ids = mask.as_subclass(Tensor).cpu().numpy()
-    with naming(like, DECODER_ERRORS), _open(like) as file:
-        kind, header = _parse(like, file.read(max(FORMATS)))
-        found = _describe(like, header)
+    kind, header, found = _header(like)
     if ids.shape != found.shape:
-        raise DataError(f"labels of {_times(ids.shape)} voxels do not fit {like} of {_times(found.shape)}")
+        raise DataError(f"labels of {_times(ids.shape)} voxels do not fit {_name(like)} of {_times(found.shape)}")
     fits = found.dtype.kind == "f" or ids.max() <= np.iinfo(found.dtype).max
     header.set_data_dtype(found.dtype if fits else np.uint8)
     header["vox_offset"] = header["cal_min"] = header["cal_max"] = 0  # the window and extensions of the image
@@ -181,8 +183,26 @@ def write_labels(mask: Tensor, like: str | Path, path: str | Path) -> None:
     write_whole(Path(path), gzip.compress(content, 6, mtime=0) if Path(path).suffix == ".gz" else content)
 
 
-def _read(path: str | Path) -> tuple[VolumeHeader, np.ndarray]:
-    with naming(path, DECODER_ERRORS):
+def _name(source: VolumeSource) -> str:
+    return "a volume in memory" if isinstance(source, nibabel.Nifti1Image) else str(source)
+
+
+def _header(source: VolumeSource) -> tuple[type[nibabel.Nifti1Image], nibabel.Nifti1Header, VolumeHeader]:
+    """Return the class of a file or image, its header, which is the caller's to change, and what that says."""
+    with naming(_name(source), DECODER_ERRORS):
+        if isinstance(source, nibabel.Nifti1Image):
+            kind, header = type(source), source.header.copy()
+        else:
+            with _open(source) as file:
+                kind, header = _parse(source, file.read(max(FORMATS)))
+        return kind, header, _describe(_name(source), header)
+
+
+def _read(path: VolumeSource) -> tuple[VolumeHeader, np.ndarray]:
+    with naming(_name(path), DECODER_ERRORS):
+        if isinstance(path, nibabel.Nifti1Image):
+            found = volume_header(path)
+            return found, np.asarray(path.dataobj).reshape(found.shape)
         with _open(path) as file:
             content = file.read()
         _, header = _parse(path, content)

@@ -94,7 +94,10 @@ class VolumeCache:
 
     def _read(self, entry: Path) -> Items:
         arrays: Items = {}
-        for name, checksum in json.loads((entry / INDEX).read_text()).items():
+        checksums = dict(json.loads((entry / INDEX).read_text()))
+        if checksums.keys() != {file.stem for file in entry.glob("*.npy")}:
+            raise ValueError(f"{INDEX} is not of its arrays")
+        for name, checksum in checksums.items():
             file = entry / f"{name}.npy"
             if entry not in self._verified and _checksum(file) != checksum:
                 raise ValueError(f"checksum of {file.name}")

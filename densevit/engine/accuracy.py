@@ -31,6 +31,7 @@ class Accuracy(BaseMetric):
             are not more classes, are left out.
     """
 
+    score_name = "probability of the truth"  # of batch_scores
     default_prefix = "classification"  # quiets mmengine, which wants one; `evaluate` names the results without it
 
     def __init__(self, topk: Sequence[int] = (1, 5)) -> None:
@@ -40,11 +41,14 @@ class Accuracy(BaseMetric):
         self.topk = tuple(topk)
         self.counts: dict[str, Tensor] | None = None
         self.confusion: Tensor | None = None
+        self.batch_scores: list[float] = []
 
     def process(self, data_batch: Sequence[Sample], data_samples: Sequence[ClassPrediction]) -> None:
         """Count hits and (truth, prediction) pairs of a batch."""
         truth = torch.stack([class_of(sample.target.label) for sample in data_batch])
-        self.add(truth, torch.stack([prediction.scores for prediction in data_samples]))
+        scores = torch.stack([prediction.scores for prediction in data_samples])
+        self.batch_scores = scores.gather(1, truth[:, None])[:, 0].tolist()
+        self.add(truth, scores)
 
     def add(self, truth: Tensor, scores: Tensor) -> None:
         """Count ``(N,)`` class indices against the scores ``(N, K)``."""

@@ -44,6 +44,16 @@ def complexity(model: nn.Module, size: Sequence[int], channels: int = 3) -> list
     return list(_divide(model, "", "total", 0, _count_macs(model, (1, channels, *size))))
 
 
+def usual_size(backbone: Backbone) -> tuple[int, ...]:
+    """Return the size of input for which to count where none is asked for: 512 x 512 for images.
+
+    For clips it is that of the training, and for volumes too where the backbone names one, else 96 along each axis.
+    """
+    if len(backbone.divisor) == 2:
+        return 512, 512
+    return (backbone.num_frames, backbone.img_size, backbone.img_size) if backbone.num_frames else (96, 96, 96)
+
+
 def _count_macs(model: nn.Module, shape: Sequence[int]) -> dict[str, int]:
     """Return the MACs of each module that has any by its name, "" for the whole."""
     counter, training = FlopCounterMode(display=False), model.training

@@ -9,9 +9,11 @@ from typing import Any
 from mmengine.config import Config
 
 from densevit import registry
+from densevit.engine.config_trust import check_files, check_types
 from densevit.errors import ConfigError
 from densevit.registry import Registry, suggestion
 
+CONFIGS = Path(__file__).parents[1] / "configs"
 LOADER_KEYS = {
     "batch_size",
     "dataset",
@@ -28,6 +30,8 @@ LOOP_KEYS = {
     "train_cfg": {"by_epoch", "max_epochs", "max_iters", "type", "val_begin", "val_interval"},
     "val_cfg": {"loss", "type"},
 }
+SCALE_KEYS = {"base_batch_size", "enable"}
+DIST_KEYS = {"timeout"}
 PARAMWISE_KEYS = {
     "bias_decay_mult",
     "bias_lr_mult",
@@ -38,6 +42,8 @@ PARAMWISE_KEYS = {
     "flat_decay_mult",
     "norm_decay_mult",
 }
+PARALLEL_KEYS = {"ddp": {"type"}, "fsdp": {"reshard_after_forward", "type"}}
+WHOLE_GRADIENTS = {"Adafactor", "LBFGS", "Muon", "ViTAdafactor"}  # optimizers that look at more than single elements
 RUN_KEYS = {
     "auto_scale_lr",
     "check_data",
@@ -54,6 +60,7 @@ RUN_KEYS = {
     "log_processor",
     "model",
     "optim_wrapper",
+    "parallel",
     "param_scheduler",
     "randomness",
     "resume",
@@ -77,21 +84,39 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     Modules of ``custom_imports`` are looked for in the working directory and beside the config too.
 
     Args:
-        path: A text config of mmengine.
+        path: A text config of mmengine, in Python, or the name of one of ours, such as "segformer_b0_ade20k".
         options: Dotted keys to values, as from ``--cfg-options``.
 
     Raises:
-        ConfigError: The file does not exist, or a name or key in it does not.
+        ConfigError: The file or a base does not exist or is no Python, or a name or key in it is wrong.
     """
-    path = Path(path)
-    if not path.is_file():
-        folder = path.parent if path.parent.is_dir() else Path("configs")
-        raise ConfigError(f"no config {path}.{suggestion(path.name, (p.name for p in folder.glob('*.py')))}")
+    path = find_config(Path(path))
     sys.path.extend(p for p in (str(Path.cwd()), str(path.parent.resolve())) if p not in sys.path)
+    check_files(path)
     cfg = Config.fromfile(path)
     merge_options(cfg, options or {})
     check_config(cfg)
     return cfg
+
+
+def find_config(path: Path) -> Path:
+    """Return the file of a config, of one of ours by its name too, with or without ".py".
+
+    Raises:
+        ConfigError: There is none; the nearest name is suggested.
+    """
+    if path.is_file():
+        return path
+    ours = {p.relative_to(CONFIGS).with_suffix("").as_posix(): p for p in CONFIGS.rglob("*.py")}
+    name = path.as_posix().removesuffix(".py")
+    if name in ours:
+        return ours[name]
+    if path.parent != Path() and path.parent.is_dir():
+        raise ConfigError(f"no config {path}.{suggestion(path.name, (p.name for p in path.parent.glob('*.py')))}")
+    names = [name for name in ours if not name.startswith("_base_/")]
+    near = difflib.get_close_matches(name.removeprefix("configs/"), names, n=3)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else f" Those of densevit are in {CONFIGS}"
+    raise ConfigError(f"no config {path} (working directory: {Path.cwd()}).{hint}")
 
 
 def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
@@ -127,10 +152,12 @@ def _child(node: Any, part: str, key: str) -> Any:
 
 def check_config(cfg: Config) -> None:
     """Raise `ConfigError` for unknown types, misspelt keys and misspelt sections."""
+    check_types(cfg)
     for key in cfg:
         # A name that is no section of a run may be a variable, unless it is nearly one.
         if key not in RUN_KEYS and (near := difflib.get_close_matches(key, RUN_KEYS, n=1, cutoff=0.88)):
             raise ConfigError(f"config key {key!r} means nothing.{suggestion(key, near)}")
+    _check_processes(cfg)
     if "model" in cfg:
         _check_model(cfg.model)
     for split in ("train", "val", "test"):
@@ -139,9 +166,24 @@ def check_config(cfg: Config) -> None:
         for metric in _as_list(cfg.get(f"{split}_evaluator")):
             registry.METRICS.check(metric)
     _check_schedule(cfg)
+    _check_parallel(cfg)
     hooks = [h for h in (cfg.get("default_hooks") or {}).values() if h is not None]
     for hook in hooks + _as_list(cfg.get("custom_hooks")):
         _check(registry.HOOKS, hook, apart=("priority",))
+
+
+def _check_processes(cfg: Config) -> None:
+    group = (cfg.get("env_cfg") or {}).get("dist_cfg") or {}
+    scaling = cfg.get("auto_scale_lr") or {}
+    for name, options, known in (("auto_scale_lr", scaling, SCALE_KEYS), ("env_cfg.dist_cfg", group, DIST_KEYS)):
+        for key in options:
+            if key not in known:
+                raise ConfigError(f"{name} takes no {key!r}.{suggestion(key, known)}")
+    timeout = group.get("timeout", 1)
+    if not isinstance(timeout, int | float) or timeout <= 0:
+        raise ConfigError(f"env_cfg.dist_cfg.timeout is a number of seconds, 1800 for instance, not {timeout!r}")
+    if cfg.get("sync_bn") not in (None, "torch"):
+        raise ConfigError(f'sync_bn is "torch" or None, not {cfg.sync_bn!r}')
 
 
 def _check_model(model: Mapping[str, Any]) -> None:
@@ -204,6 +246,22 @@ def _check_schedule(cfg: Config) -> None:
         for key in cfg.get(section) or ():
             if key not in known:
                 raise ConfigError(f"{section} takes no {key!r}.{suggestion(key, known)}")
+
+
+def _check_parallel(cfg: Config) -> None:
+    parallel = cfg.get("parallel") or {}
+    kind = parallel.get("type", "ddp")
+    if kind not in PARALLEL_KEYS:
+        raise ConfigError(f"parallel.type is one of {', '.join(PARALLEL_KEYS)}, not {kind!r}")
+    for key in parallel:
+        if key not in PARALLEL_KEYS[kind]:
+            raise ConfigError(f"parallel of type {kind} takes no {key!r}.{suggestion(key, PARALLEL_KEYS[kind])}")
+    optimizer = ((cfg.get("optim_wrapper") or {}).get("optimizer") or {}).get("type")
+    if kind == "fsdp" and optimizer in WHOLE_GRADIENTS:
+        raise ConfigError(
+            f"optim_wrapper.optimizer {optimizer} needs whole gradients, which parallel of type fsdp splits: "
+            'take AdamW, or parallel=dict(type="ddp")'
+        )
 
 
 def _check_paramwise(constructor: str, options: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from densevit.errors import DataError
+from densevit.palette import LINES
 
 Scalars = dict[str, list[tuple[int, float]]]
 
 COLUMNS = 3
+STYLES = ("-", "--", ":", "-.")  # of runs, beyond as many as there are colours
 MAX_METRICS = 10  # panels beyond these would be too small to read
 
 
@@ -39,14 +42,15 @@ def read_scalars(work_dir: Path) -> Scalars:
 
 
 def _read_lines(file: Path) -> list[dict[str, Any]]:
-    """Return the records with a step above 0; a validation outside of training is logged at step 0."""
+    """Return the records with a step above 0; a validation outside of training is logged at step 0.
+
+    A line that is no record was being written as the process or the machine stopped.
+    """
     lines = []
-    for text in file.read_text().splitlines():
-        try:
+    for text in file.read_text(errors="replace").splitlines():
+        with suppress(json.JSONDecodeError):
             lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue  # half a line: the process was killed as it wrote
-    return [line for line in lines if line.get("step", 0) > 0]
+    return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int) and line["step"] > 0]
 
 
 def _is_training(line: Mapping[str, Any]) -> bool:
@@ -82,7 +86,8 @@ def plot_curves(runs: Mapping[str, Scalars], out: Path) -> None:
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes, panel in zip(grid, panels, strict=False):
         for i, (run, scalars) in enumerate(runs.items()):
-            _draw(axes, panel, scalars, f"C{i}", f"{run} " if len(runs) > 1 else "")
+            style = {"color": LINES[i % len(LINES)], "linestyle": STYLES[i // len(LINES) % len(STYLES)]}
+            _draw(axes, panel, scalars, style, f"{run} " if len(runs) > 1 else "")
         _finish(axes, panel)
     for axes in grid[len(panels) :]:
         axes.remove()
@@ -90,18 +95,18 @@ def plot_curves(runs: Mapping[str, Scalars], out: Path) -> None:
     figure.savefig(out)
 
 
-def _draw(axes: Axes, panel: str, scalars: Scalars, color: str, run: str) -> None:
+def _draw(axes: Axes, panel: str, scalars: Scalars, style: dict[str, str], run: str) -> None:
     if panel == "learning rate":
-        _line(axes, scalars.get("train/lr", ()), color=color, label=run)
+        _line(axes, scalars.get("train/lr", ()), **style, label=run)
     elif panel == "loss":
         raw = scalars.get("train/loss", ())
-        _line(axes, raw, color=color, alpha=0.25, linewidth=0.8)
-        _line(axes, smooth(raw), color=color, label=f"{run}training")
-        _line(axes, scalars.get("val/loss", ()), color=color, label=f"{run}validation", linestyle="--", marker="o")
+        _line(axes, raw, **style, alpha=0.25, linewidth=0.8)
+        _line(axes, smooth(raw), **style, label=f"{run}training")
+        _line(axes, scalars.get("val/loss", ()), **{**style, "linestyle": "--"}, label=f"{run}validation", marker="o")
     else:
         points = scalars.get(f"val/{panel}", ())
         last = f"{points[-1][1]:.4g} at the end" if points else ""
-        _line(axes, points, color=color, label=run + last, marker="o")
+        _line(axes, points, **style, label=run + last, marker="o")
 
 
 def _line(axes: Axes, points: Sequence[tuple[int, float]], **style: Any) -> None:

@@ -6,8 +6,10 @@ import torch
 from mmengine.hooks import EMAHook as MMEngineEMAHook
 from mmengine.model import BaseAveragedModel
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from densevit.engine.sharding import mesh_of, reshard, tensors_of
 from densevit.errors import ConfigError
 from densevit.registry import HOOKS, MODELS
 
@@ -47,7 +49,11 @@ class WarmupEMA(BaseAveragedModel):
         if self.steps:
             step = int(self.steps)
             average = get_ema_multi_avg_fn(min(1 - self.momentum, (1 + step) / (10 + step)))
-            average([self.avg_parameters[key] for key in floats], [source[key] for key in floats], step)
+            average(
+                [_own_part(self.avg_parameters[key]) for key in floats],
+                [_own_part(source[key]) for key in floats],
+                step,
+            )
         self.steps += 1
 
 
@@ -66,12 +72,24 @@ class EMAHook(MMEngineEMAHook):
         MODELS.check(self.ema_cfg)  # mmengine would notice a wrong key only when the run begins
 
     def before_run(self, runner: Any) -> None:
-        if not self.trained:
+        if self.trained:
+            return
+        if mesh_of(runner.model) is None:
             super().before_run(runner)
+        else:
+            self.src_model = runner.model
+            self.ema_model = MODELS.build(self.ema_cfg, default_args={"model": tensors_of(runner.model)})
+
+    def _swap_ema_parameters(self) -> None:
+        reshard(self.src_model)  # gathered weights are copies
+        super()._swap_ema_parameters()
 
     def before_train(self, runner: Any) -> None:
         super().before_train(runner)
         self.trained = True
+
+    def after_stopped_val(self, runner: Any) -> None:
+        self.after_val_epoch(runner)
 
     def before_test_epoch(self, runner: Any) -> None:
         if self.trained:
@@ -80,3 +98,8 @@ class EMAHook(MMEngineEMAHook):
     def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         if self.trained:
             super().after_test_epoch(runner, metrics)
+
+
+def _own_part(value: Tensor) -> Tensor:
+    """Return the part of a tensor that this process has, if it is split."""
+    return value.to_local() if isinstance(value, DTensor) else value

@@ -46,8 +46,10 @@ class FeatureExtractor:
         options = {"type": "ImagePreprocessor", **(cfg.model.get("data_preprocessor") or {})}
         self.preprocessor: nn.Module = MODELS.build(options, {"divisor": self.backbone.divisor}).to(self.device)
         self.backbone.to(self.device).eval()
-        views = cfg.model.get("inference") if len(self.backbone.divisor) == 3 else None
-        self.views: Callable[..., Tensor] | None = MODELS.build(views) if views else None
+        inference = cfg.model.get("inference") if len(self.backbone.divisor) == 3 else None
+        views = MODELS.build(inference) if inference else None
+        # Others slide over logits: features are of the whole volume.
+        self.views: Callable[..., Tensor] | None = views if hasattr(views, "views") else None
         loader = cfg.get("test_dataloader") or cfg.get("val_dataloader") or {}
         self.loader = {"batch_size": loader.get("batch_size", 1), "num_workers": loader.get("num_workers", 0)}
 

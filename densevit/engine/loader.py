@@ -4,6 +4,7 @@ mmengine seeds workers equally in every epoch and resumes by replaying the data.
 `TrainSampler`, which starts anywhere, and each sample's augmentation from its key, whatever the workers.
 """
 
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,20 @@ import cv2
 import numpy as np
 import torch
 from mmengine.dist import get_dist_info
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from densevit.data.batch import collate_batch
 from densevit.data.dataset import DenseDataset
 from densevit.data.grouped_sampler import GroupedBatchSampler
 from densevit.data.quarantine import Quarantine
 from densevit.data.sampler import EvalSampler, MultiScaleBatchSampler, TrainSampler
+from densevit.data.worker_notes import WorkerNotes
+from densevit.engine.stopping import STOP_SIGNALS
 from densevit.errors import ConfigError
 from densevit.registry import DATASETS
 
 QUARANTINE = "bad_samples.jsonl"
+TIMEOUT = 480  # seconds without a batch; NCCL gives up after 600, and could not name the file
 
 
 def build_loader(
@@ -33,7 +37,8 @@ def build_loader(
     Args:
         cfg: ``dataset`` and ``batch_size`` (per process), arguments of `torch.utils.data.DataLoader`, and in
             training ``repeats``, see `TrainSampler`, ``multi_scale``, see `MultiScaleBatchSampler`, and
-            ``group_by_aspect``: batches of images that are all wider than high, or all not.
+            ``group_by_aspect``: batches of images that are all wider than high, or all not. ``timeout`` is after how
+            many seconds without a batch its workers count as hung.
         seed: Seed of the run.
         work_dir: Where unreadable samples are recorded.
         training: Endless and shuffled, bad samples replaced; else each sample once, bad ones left out.
@@ -46,6 +51,11 @@ def build_loader(
     dataset: DenseDataset = DATASETS.build(options.pop("dataset"))
     dataset.seed = seed
     dataset.quarantine = Quarantine(work_dir / QUARANTINE, total=len(dataset), replace=training)
+    if options["num_workers"] > 0:
+        options.setdefault("timeout", TIMEOUT)
+        dataset.notes = WorkerNotes(options["num_workers"])
+    else:
+        options.pop("timeout", None)  # of workers
     rank, world_size = get_dist_info()
     batch_size, shuffle, repeats = options.pop("batch_size"), options.pop("shuffle"), options.pop("repeats", 1)
     multi_scale, by_aspect = options.pop("multi_scale", None), options.pop("group_by_aspect", False)
@@ -61,7 +71,7 @@ def build_loader(
         dataset,
         **batching,
         collate_fn=collate_batch,
-        worker_init_fn=one_thread,
+        worker_init_fn=start_worker,
         persistent_workers=options["num_workers"] > 0,
         **options,
     )
@@ -75,6 +85,18 @@ def _aspects(dataset: DenseDataset) -> np.ndarray:
             "leave group_by_aspect out"
         )
     return groups
+
+
+def start_worker(worker: int) -> None:
+    """Prepare a worker of a run: it leaves signals to the main process, which still needs it, and notes what it reads.
+
+    Ctrl-C reaches all processes of a terminal, and SLURM and torchrun signal all of a job.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    info: Any = get_worker_info()
+    info.dataset.notes.enter()
+    one_thread(worker)
 
 
 def one_thread(worker: int) -> None:

@@ -14,6 +14,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, T
 from torch import nn
 
 from densevit.engine.loader import QUARANTINE, build_loader
+from densevit.errors import StoppedError
 from densevit.registry import LOOPS
 from densevit.structures import Sample
 
@@ -23,38 +24,85 @@ def _batches(loop: BaseLoop, step: int) -> Iterator[list[Sample]]:
     return iter(loop.dataloader)
 
 
+def order_of(loop: BaseLoop) -> Any:
+    """Return what knows how many samples lie before a batch: our batch sampler, or the sampler of torch's."""
+    batches = loop.dataloader.batch_sampler
+    return batches if hasattr(batches, "position") else batches.sampler
+
+
+def _next(loop: Any, batches: Iterator[list[Sample]]) -> list[Sample]:
+    """Return the next batch, or stop the run if it is told to: after an update only, as gradients are not saved."""
+    return loop.runner.stops.next(batches) if loop.runner.updated else next(batches)
+
+
+def _validate(loop: Any) -> None:
+    """Validate; if the run is told to stop meanwhile, do so now, or after the next update."""
+    try:
+        loop.runner.val_loop.run()
+    except StoppedError:
+        if loop.runner.updated:
+            raise
+        loop.runner.logger.warning(f"the validation of step {loop.runner.iter} is left out: the run is to stop")
+
+
 @LOOPS.register_module()
 class IterTrainLoop(IterBasedTrainLoop):
-    """``max_iters`` steps over an endless stream, from whatever step was resumed."""
+    """``max_iters`` steps over an endless stream, from whatever step was resumed.
 
-    def __init__(self, runner: Any, dataloader: Any, **options: Any) -> None:
+    Attributes:
+        ahead: Batches by which the data are ahead of the steps: not 0 after a run goes on with another batch size.
+    """
+
+    ahead = 0
+
+    def __init__(
+        self, runner: Any, dataloader: Any, max_iters: int, val_begin: int = 1, val_interval: int = 1000
+    ) -> None:
         loader = build_loader(dataloader, runner.seed, Path(runner.work_dir), training=True)
-        super().__init__(runner, loader, **options)
+        BaseLoop.__init__(self, runner, loader)  # mmengine's loop would start the workers here, at step 0
+        self._max_iters, self._max_epochs = max_iters, 1
+        self._iter = self._epoch = 0
+        self.val_begin, self.val_interval = val_begin, val_interval
+        self.stop_training = False
+        dataset: Any = loader.dataset
+        runner.visualizer.dataset_meta = dataset.metainfo
 
     def run(self) -> nn.Module:
         """Train to the end; validate every ``val_interval`` steps, and at a resumed step where that is due."""
         self.runner.call_hook("before_train")
         self.runner.call_hook("before_train_epoch")
-        batches = _batches(self, self._iter)
+        batches = _batches(self, self._iter + self.ahead)
         if self._iter > 0:
             self._validate_if_due()
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
-            self.run_iter(next(batches))
+            self.run_iter(_next(self, batches))
             self._validate_if_due()
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
         return self.runner.model
 
+    def position(self, step: int) -> tuple[int, int]:
+        """Return the pass over the data in which a step begins, and how many of its samples were seen before."""
+        return order_of(self).position(step + self.ahead)
+
+    def go_on(self, step: int, epoch: int, position: tuple[int, int]) -> None:
+        """Resume at a step of the schedule and a position in the data; by whole batches, none of it is skipped."""
+        self._iter, self._epoch = step, epoch
+        self.ahead = order_of(self).step_at(*position) - step
+
     def _validate_if_due(self) -> None:
         due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
         if self.runner.val_loop is not None and self._iter >= self.val_begin and due:
-            self.runner.val_loop.run()
+            _validate(self)
 
 
 @LOOPS.register_module()
 class EpochTrainLoop(EpochBasedTrainLoop):
-    """``max_epochs`` passes over the data, from whatever step of whatever epoch was resumed."""
+    """``max_epochs`` passes over the data, from whatever step of whatever epoch was resumed.
+
+    After the last step of an epoch was resumed, its end comes first: hooks and validation.
+    """
 
     def __init__(self, runner: Any, dataloader: Any, **options: Any) -> None:
         loader = build_loader(dataloader, runner.seed, Path(runner.work_dir), training=True, whole_batches=True)
@@ -63,15 +111,41 @@ class EpochTrainLoop(EpochBasedTrainLoop):
         self._max_iters = self._max_epochs * self.steps
         self._stream: Iterator[list[Sample]] | None = None
 
+    def run(self) -> nn.Module:
+        """Train to the end; validate every ``val_interval`` epochs, and at a resumed epoch where that is due."""
+        self.runner.call_hook("before_train")
+        if self._epoch > 0 and self._iter == self._epoch * self.steps:
+            self._validate_if_due()
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self._validate_if_due()
+        self.runner.call_hook("after_train")
+        return self.runner.model
+
     def run_epoch(self) -> None:
-        """Run the steps of the epoch that are left."""
+        """Run the steps of the epoch that are left: none, where it was saved after the last one but before its end."""
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         self._stream = self._stream or _batches(self, self._iter)
-        for step in range(self._iter % self.steps, self.steps):
-            self.run_iter(step, next(self._stream))
+        for step in range(self._iter - self._epoch * self.steps, self.steps):
+            self.run_iter(step, _next(self, self._stream))
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
+
+    def position(self, step: int) -> tuple[int, int]:
+        """Return the pass over the data in which a step begins, and how many of its samples were seen before."""
+        return order_of(self).position(step)
+
+    def go_on(self, step: int, epoch: int, position: tuple[int, int]) -> None:
+        """Resume at a position in the data, whatever the number of steps that led there; none of it is skipped."""
+        self._iter = order_of(self).step_at(*position)
+        begun = self._iter // self.steps
+        self._epoch = epoch if epoch == begun - 1 and self._iter % self.steps == 0 else begun
+
+    def _validate_if_due(self) -> None:
+        due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
+        if self.runner.val_loop is not None and self._epoch >= self.val_begin and due:
+            _validate(self)
 
 
 @LOOPS.register_module()
@@ -92,14 +166,25 @@ class ValidationLoop(ValLoop):
         self.count = 0
 
     def run(self) -> dict[str, float]:
-        """Return the metrics, with ``loss`` and its terms averaged over the samples."""
+        """Return the metrics, with ``loss`` and its terms averaged over the samples.
+
+        If the run is told to stop, hooks that have a method ``after_stopped_val(runner)`` undo what they did before.
+
+        Raises:
+            StoppedError: The run is told to stop.
+        """
         self.totals, self.count = {}, 0
         self._forget_earlier()
         self.runner.call_hook("before_val")
         self.runner.call_hook("before_val_epoch")
+        _share_buffers(self.runner.model)
         self.runner.model.eval()
-        for index, batch in enumerate(self.dataloader):
-            self.run_iter(index, batch)
+        try:
+            for index, batch in enumerate(self.runner.stops.batches(self.dataloader)):
+                self.run_iter(index, batch)
+        except StoppedError:
+            self.runner.call_hook("after_stopped_val")
+            raise
         metrics = self.evaluator.evaluate(len(self.dataloader.dataset))
         _tell_left_out(self)
         metrics.update(self._mean_losses())
@@ -137,6 +222,12 @@ class ValidationLoop(ValLoop):
         return {name: sum(totals.get(name, 0.0) for totals, _ in ranks) / count for name in names}
 
 
+def _share_buffers(model: nn.Module) -> None:
+    """Take over the first process' buffers, which are what is saved: each has its own statistics of batch norms."""
+    for buffer in model.buffers():
+        dist.broadcast(buffer)
+
+
 @LOOPS.register_module()
 class EvaluationLoop(TestLoop):
     """Metrics of the test split."""
@@ -148,7 +239,14 @@ class EvaluationLoop(TestLoop):
     def run(self) -> dict[str, float]:
         """Return the metrics, and say how many samples they are without."""
         self.count = 0
-        metrics: dict[str, float] = super().run()
+        self.runner.call_hook("before_test")
+        self.runner.call_hook("before_test_epoch")
+        self.runner.model.eval()
+        for index, batch in enumerate(self.runner.stops.batches(self.dataloader)):
+            self.run_iter(index, batch)
+        metrics: dict[str, float] = self.evaluator.evaluate(len(self.dataloader.dataset))
+        self.runner.call_hook("after_test_epoch", metrics=metrics)
+        self.runner.call_hook("after_test")
         _tell_left_out(self)
         return metrics
 

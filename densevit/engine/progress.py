@@ -147,6 +147,9 @@ class ProgressHook(Hook):
     def after_run(self, runner: Any) -> None:
         self.close()
 
+    def before_stop(self, runner: Any) -> None:
+        self.close()
+
     def close(self) -> None:
         """Leave the last state on the screen and give the terminal back; safe to call at any time."""
         self._cleanup.close()

@@ -1,91 +1,151 @@
-"""What a finished training leaves for people: curves.png, results.md and pictures of sample predictions."""
+"""What a training and a test leave for people: report.html, results.md, curves.png and pictures of samples."""
 
-import platform
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import mmengine
-import numpy as np
-import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from densevit import __version__
-from densevit.engine.curves import Scalars, metric_names, plot_curves, read_scalars
+from densevit.engine.curves import Scalars, plot_curves, read_scalars
+from densevit.engine.environment import describe_environment
+from densevit.engine.evaluation_record import EvaluationRecord, gather_samples
+from densevit.engine.html_page import page, sections_of
+from densevit.engine.report_sections import (
+    NO_VALIDATION,
+    REPORT_THE_LAST,
+    evaluation_section,
+    setup_section,
+    training_section,
+)
+from densevit.engine.run_summary import config_name, describe_start, facts_of, read_start, scores_of, write_start
+from densevit.engine.sample_gallery import Shown
 from densevit.registry import HOOKS
+from densevit.structures import Sample
+from densevit.tables import markdown_table
 
-LESS_IS_BETTER = ("loss", "error", "hd95", "asd", "distance")
-CAPTION = 24  # pixels, above each panel of a picture
-GAP = 8
+REPORT, SUMMARY, CURVES = "report.html", "results.md", "curves.png"
+SECTIONS = ("training", "validation", "test", "setup")  # of the page, in this order
 
 
 @HOOKS.register_module()
 class ReportHook(Hook):
-    """After training, plot what was logged, summarise it and predict a few validation samples.
+    """After training and after each test, write report.html; after training also results.md, curves and samples.
 
-    Pictures of metrics, the confusion of classes for one, are written after training, of the last validation and
-    with "val_" before their names, and after each test.
+    The page tells of the training as far as it is logged in the folder, of the last validation and of the last test;
+    each writes its own part and leaves the others as they are. Pictures of metrics, the confusion of classes for one,
+    are files too, those of validation with "val_" before their names. Nothing here ends a run: what fails is a warning.
 
     Args:
-        num_samples: How many samples to predict, evenly spread over the validation set.
+        num_samples: How many of the worst, of the best, and of samples spread evenly over the split to show.
     """
 
     priority = "LOWEST"  # after the last checkpoint
 
     def __init__(self, num_samples: int = 4) -> None:
         self.num_samples = num_samples
+        self.start: dict[str, Any] = {}
+        self.record: EvaluationRecord | None = None
+
+    def before_train(self, runner: Any) -> None:
+        if is_main_process():
+            with _harmless(runner):
+                self.start = write_start(runner)
+
+    def before_val_epoch(self, runner: Any) -> None:
+        self._begin(runner, runner.val_loop)
+
+    def before_test_epoch(self, runner: Any) -> None:
+        self._begin(runner, runner.test_loop)
+
+    def after_val_iter(
+        self, runner: Any, batch_idx: int, data_batch: list[Sample] | None = None, outputs: Any = None
+    ) -> None:
+        self._add(runner, data_batch or [], outputs or [])
+
+    def after_test_iter(
+        self, runner: Any, batch_idx: int, data_batch: list[Sample] | None = None, outputs: Any = None
+    ) -> None:
+        self._add(runner, data_batch or [], outputs or [])
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        if self.record is not None:
+            self.record.end(metrics)
+
+    def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        if self.record is not None:
+            self.record.end(metrics)
 
     def after_train(self, runner: Any) -> None:
-        if not is_main_process():
-            return
-        folder = Path(runner.work_dir)
-        try:
-            scalars = read_scalars(folder)
-            plot_curves({folder.name: scalars}, folder / "curves.png")
-            pictures = [] if runner.val_loop is None else write_pictures(runner.val_loop.evaluator, folder, "val_")
-            pictures += self._draw_predictions(runner, folder / "predictions")
-            (folder / "results.md").write_text(_summarise(runner, scalars, pictures))
-        except Exception as error:  # nothing here is worth a finished training
-            runner.logger.error(
-                f"training is complete, but its report could not be written: {type(error).__name__}: {error}",
-                exc_info=True,
-            )
-        else:
-            runner.logger.info(f"wrote {folder / 'results.md'}, curves.png and {len(pictures)} other pictures")
+        shown = gather_samples(self.record, runner.logger)
+        if is_main_process():
+            with _harmless(runner):
+                self._report_training(runner, shown)
 
     def after_test(self, runner: Any) -> None:
+        shown = gather_samples(self.record, runner.logger)
         if is_main_process():
-            for path in write_pictures(runner.test_loop.evaluator, Path(runner.work_dir)):
-                runner.logger.info(f"wrote {path}")
+            with _harmless(runner):
+                self._report_test(runner, shown)
 
-    def _draw_predictions(self, runner: Any, folder: Path) -> list[Path]:
-        """Write input, truth and prediction side by side; nothing where predictions cannot be drawn."""
-        if runner.val_loop is None:
-            return []
-        dataset, pictures = runner.val_loop.dataloader.dataset, []
-        runner.model.eval()
-        for index in np.unique(np.linspace(0, len(dataset) - 1, self.num_samples).astype(int)):
-            sample = dataset[int(index)]
-            if sample is None:
-                continue
-            with torch.no_grad():
-                prediction = runner.model.test_step([sample])[0]
-            if not hasattr(prediction, "draw"):
-                return []
-            pixels, target, path = dataset.read(int(index))
-            image = dataset.picture(pixels)
-            panels = {"input": image}
-            if hasattr(prediction, "draw_truth"):
-                panels["truth"] = prediction.draw_truth(image, target, dataset.classes, dataset.palette)
-            panels["prediction"] = prediction.draw(image, dataset.classes, dataset.palette)
-            folder.mkdir(parents=True, exist_ok=True)
-            pictures.append(folder / f"{index:05d}_{Path(path.removesuffix('.gz')).stem}.png")
-            side_by_side(panels).save(pictures[-1])
-        return pictures
+    def _begin(self, runner: Any, loop: Any) -> None:
+        self.record = None
+        with _harmless(runner):
+            self.record = EvaluationRecord(loop, runner.logger, self.num_samples)
+
+    def _add(self, runner: Any, samples: Sequence[Sample], predictions: Sequence[Any]) -> None:
+        record, self.record = self.record, None
+        if record is not None:
+            with _harmless(runner):
+                record.add(samples, predictions)
+                self.record = record  # one that has failed once is given up
+
+    def _report_training(self, runner: Any, shown: Mapping[str, list[Shown]]) -> None:
+        folder = Path(runner.work_dir)
+        scalars = read_scalars(folder)
+        start = {**(self.start or describe_start(runner)), "at_step": runner.iter}
+        curves = _plot(folder, scalars)
+        pictures = [] if runner.val_loop is None else write_pictures(runner.val_loop.evaluator, folder, "val_")
+        samples = _write_samples(shown["spread"], folder / "predictions")
+        (folder / SUMMARY).write_text(_summarise(folder, scalars, start, [*curves, *pictures, *samples]))
+        sections = {"training": training_section(scalars, start, curves), "setup": setup_section(start, runner.cfg)}
+        if self.record is not None:
+            title = f"Validation at step {runner.iter}"
+            sections["validation"] = evaluation_section(title, {}, self.record, pictures, shown)
+        _write_page(folder, start["config"], sections)
+        count = len(curves + pictures + samples)
+        runner.logger.info(f"wrote {folder / REPORT}, {SUMMARY} and {count} pictures")
+
+    def _report_test(self, runner: Any, shown: Mapping[str, list[Shown]]) -> None:
+        folder = Path(runner.work_dir)
+        pictures = write_pictures(runner.test_loop.evaluator, folder)
+        environment = describe_environment()
+        sections: dict[str, str] = {}
+        if "setup" not in _sections_in(folder):
+            sections["setup"] = setup_section(environment, runner.cfg)
+        scalars, start = read_scalars(folder), read_start(folder)
+        if scalars and start:  # also of a training that did not come to its end
+            sections["training"] = training_section(scalars, start, _plot(folder, scalars))
+        if self.record is not None:
+            names = ("started", "command")
+            facts = {"checkpoint": str(runner.cfg.get("load_from")), **{name: environment[name] for name in names}}
+            sections["test"] = evaluation_section("Test", facts, self.record, pictures, shown)
+        _write_page(folder, config_name(runner), sections)
+        for path in (*pictures, folder / REPORT):
+            runner.logger.info(f"wrote {path}")
+
+
+@contextmanager
+def _harmless(runner: Any) -> Iterator[None]:
+    """Log a failure: no report is worth a run."""
+    try:
+        yield
+    except Exception as error:
+        runner.logger.warning(
+            f"the report could not be written, nothing else is affected: {type(error).__name__}: {error}", exc_info=True
+        )
 
 
 def write_pictures(evaluator: Any, folder: Path, prefix: str = "") -> list[Path]:
@@ -99,76 +159,49 @@ def write_pictures(evaluator: Any, folder: Path, prefix: str = "") -> list[Path]
     return written
 
 
-def side_by_side(panels: Mapping[str, np.ndarray]) -> Image.Image:
-    """Return the captioned panels ``(H, W, 3)``, uint8, in one row."""
-    width = sum(panel.shape[1] + GAP for panel in panels.values()) + GAP
-    height = max(panel.shape[0] for panel in panels.values()) + CAPTION + GAP
-    canvas = Image.new("RGB", (width, height), "white")
-    draw, font, left = ImageDraw.Draw(canvas), ImageFont.load_default(14), GAP
-    for caption, panel in panels.items():
-        draw.text((left, 4), caption, fill="black", font=font)
-        canvas.paste(Image.fromarray(panel), (left, CAPTION))
-        left += panel.shape[1] + GAP
-    return canvas
+def _plot(folder: Path, scalars: Scalars) -> list[Path]:
+    """Draw the curves; nothing where none were logged."""
+    if not scalars:
+        return []
+    plot_curves({folder.name: scalars}, folder / CURVES)
+    return [folder / CURVES]
 
 
-def _summarise(runner: Any, scalars: Scalars, pictures: Sequence[Path]) -> str:
-    name = Path(runner.cfg.filename or runner.work_dir).name
-    folder = Path(runner.work_dir)
+def _write_samples(samples: Sequence[Shown], folder: Path) -> list[Path]:
+    for shown in samples:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / shown.file_name).write_bytes(shown.picture)
+    return [folder / shown.file_name for shown in samples]
+
+
+def _sections_in(folder: Path) -> dict[str, str]:
+    path = folder / REPORT
+    return sections_of(path.read_text()) if path.is_file() else {}
+
+
+def _write_page(folder: Path, name: str, sections: Mapping[str, str]) -> None:
+    """Write the page; sections that are not given stay as they are."""
+    merged = {**_sections_in(folder), **sections}
+    title = f"Results of {name}"
+    (folder / REPORT).write_text(page(title, {key: merged[key] for key in SECTIONS if key in merged}))
+
+
+def _summarise(folder: Path, scalars: Scalars, start: Mapping[str, Any], pictures: Sequence[Path]) -> str:
     parts = [
-        f"# Results of {name}",
+        f"# Results of {start['config']}",
         "## Validation",
-        *_scores(scalars),
+        *_score_table(scalars),
         "## Run",
-        _markdown(("", ""), [("config", name), *_facts(runner, scalars)]),
-        "![curves](curves.png)",
-        *(f"![{p.stem}]({p.relative_to(folder)})" for p in pictures),
+        markdown_table(("", ""), list(facts_of(scalars, start))),
+        *(f"![{p.stem}]({p.relative_to(folder).as_posix()})" for p in pictures),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _scores(scalars: Scalars) -> Iterator[str]:
-    names = [*metric_names(scalars), *(["loss"] if "val/loss" in scalars else [])]
-    if not names:
-        yield "None: the run had no validation."
+def _score_table(scalars: Scalars) -> Iterator[str]:
+    if not (scores := scores_of(scalars)):
+        yield NO_VALIDATION
         return
-    rows = []
-    for name in names:
-        points = scalars[f"val/{name}"]
-        choose = min if any(word in name.lower() for word in LESS_IS_BETTER) else max
-        best_step, best = choose(points, key=lambda point: point[1])
-        rows.append((name, f"{points[-1][1]:.4f}", f"{best:.4f}", str(best_step)))
-    step = scalars[f"val/{names[0]}"][-1][0]
-    yield _markdown(("metric", f"last (step {step})", "best", "at step"), rows)
-    yield "Report the last: the best was chosen on the split that it is measured on."
-
-
-def _facts(runner: Any, scalars: Scalars) -> Iterator[tuple[str, str]]:
-    """Yield what the run was and cost. Times come from the log, so that those of resumed runs add up."""
-    times = scalars.get("train/time", [])
-    yield "steps", str(runner.iter)
-    if times:
-        step = statistics.median(seconds for _, seconds in times)
-        loading = statistics.median(seconds for _, seconds in scalars["train/data_time"])
-        yield "time per step", f"{1e3 * step:.0f} ms, {loading / step:.0%} of it loading data (medians)"
-        starts = [0, *(at for at, _ in times[:-1])]
-        total = sum(seconds * (at - start) for (at, seconds), start in zip(times, starts, strict=True))
-        yield "training time", f"{timedelta(seconds=round(total))}, without validation"
-    yield "parameters", f"{sum(p.numel() for p in runner.model.parameters()) / 1e6:.2f} M"
-    yield "seed", str(runner.seed)
-    yield "processes", f"{runner.world_size}, {_device()}"
-    yield (
-        "versions",
-        f"densevit {__version__}, torch {torch.__version__}, mmengine {mmengine.__version__}, "
-        + (f"Python {platform.python_version()}"),
-    )
-
-
-def _device() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"CPU, {torch.get_num_threads()} threads"
-
-
-def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (columns, ["---"] * len(columns), *rows))
+    rows = [(s.name, f"{s.last:.4f}", f"{s.best:.4f}", str(s.best_step)) for s in scores]
+    yield markdown_table(("metric", f"last (step {scores[0].last_step})", "best", "at step"), rows)
+    yield REPORT_THE_LAST

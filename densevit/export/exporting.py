@@ -8,14 +8,15 @@ import torch
 from mmengine.config import Config
 
 from densevit.engine.checkpoint import load_model
+from densevit.engine.checkpoint_meta import meta_of
 from densevit.errors import CheckpointError, ConfigError
 from densevit.export.comparison import Row, compare
 from densevit.export.description import describe
 from densevit.export.files import check_installed, example, load, trace, write
 from densevit.export.graph import Graph, fold_batch_norms
 from densevit.export.sizes import input_size, usual_space
+from densevit.loading import named_classes
 from densevit.model import DenseModel
-from densevit.predictor import dataset_meta
 from densevit.registry import MODELS
 
 
@@ -48,8 +49,8 @@ def export(
     if form == "onnx":
         check_installed()
     model: DenseModel = MODELS.build({key: value for key, value in cfg.model.items() if key != "weights"})
-    meta = load_model(model, Path(checkpoint)).get("meta", {})
-    named = meta.get("dataset") or dataset_meta(cfg, model.head.num_classes)
+    meta = meta_of(load_model(model, Path(checkpoint)))
+    named = named_classes(meta, cfg, model.head.num_classes)
     size = input_size(model, space or usual_space(cfg, model), static)
     graph, folded = Graph(model), Graph(model)
     x = example(graph, 1, size.space)

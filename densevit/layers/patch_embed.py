@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from densevit.layers.by_axes import CONVS
 from densevit.layers.channels_last import ChannelsLastGELU
@@ -25,8 +26,21 @@ class PatchEmbed(nn.Module):
         self.proj = CONVS[len(self.patch_size)](in_channels, dim, self.patch_size, self.patch_size)
 
     def forward(self, x: Tensor) -> tuple[Tensor, torch.Size]:
-        x = self.proj(pad_to_multiple(x, self.patch_size))
-        return to_tokens(x), x.shape[2:]
+        x, grid = patches(pad_to_multiple(x, self.patch_size), self.patch_size)
+        return F.linear(x, self.proj.weight.flatten(1), self.proj.bias), grid
+
+
+def patches(x: Tensor, patch_size: Sequence[int]) -> tuple[Tensor, torch.Size]:
+    """Cut ``(N, C, *space)`` into patches ``(N, L, C * prod(patch_size))``; return them and their grid.
+
+    A linear layer of them is a convolution by kernels that do not overlap, and faster: on a CPU in bf16 ten times.
+    """
+    axes = len(patch_size)
+    for axis, side in enumerate(patch_size):
+        x = x.unflatten(2 + 2 * axis, (-1, side))
+    x = x.permute(0, *range(2, 2 + 2 * axes, 2), 1, *range(3, 3 + 2 * axes, 2))
+    grid = x.shape[1 : 1 + axes]
+    return x.flatten(1 + axes).flatten(1, axes), grid
 
 
 def halving_convs(in_channels: int, dim: int, patch_size: int) -> list[nn.Module]:

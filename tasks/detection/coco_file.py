@@ -1,6 +1,7 @@
 """Reading of a COCO file of instances (https://cocodataset.org/#format-data) into an index of little memory."""
 
 import json
+import os
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from densevit.data.packed_bytes import PackedBytes
+from densevit.data.readers import MAX_PIXELS
 from densevit.errors import DataError
 from densevit.tasks.detection.coco_objects import Dropped, ObjectReader, pack_polygons
 from densevit.tasks.detection.packed import PackedSegmentations
@@ -26,7 +28,7 @@ class CocoFile:
         classes: Names in the order of the ids of the categories.
         category_ids: In rising order; labels are indices of it.
         image_ids: ``(images,)`` int64.
-        names: File of each image, within some folder, encoded as UTF-8.
+        names: File of each image, within some folder, as `os.fsencode` gives it.
         heights: ``(images,)`` int32, in pixels.
         widths: Likewise.
         starts: ``(images + 1,)`` int64.
@@ -169,12 +171,21 @@ def _read_images(path: Path, entries: list[dict[str, Any]]) -> _Images:
             )
         seen[number] = position
         ids.append(number)
-        names.append(_value(path, "images", position, entry, "file_name", str).encode())
+        name = _value(path, "images", position, entry, "file_name", str)
+        try:
+            names.append(os.fsencode(name))
+        except UnicodeEncodeError as error:
+            raise DataError(f"{path}: images[{position}] (id {number}): no file is called {name!r}: {error}") from error
         for key, sides in (("height", heights), ("width", widths)):
             side = _value(path, "images", position, entry, key, int)
             if not 0 < side < 2**31:
                 raise DataError(f"{path}: images[{position}] (id {number}): {key!r} must be positive, not {side}")
             sides.append(side)
+        if heights[-1] * widths[-1] > MAX_PIXELS:
+            raise DataError(
+                f"{path}: images[{position}] (id {number}) is {heights[-1]} x {widths[-1]}, more than the {MAX_PIXELS} "
+                "pixels that can be read; correct height and width"
+            )
     return _Images(ids, PackedBytes(names), heights, widths)
 
 

@@ -23,6 +23,7 @@ LISTED = 20  # dropped annotations that are logged
 OVER_EDGE = 1.0  # pixels that a box may reach over the edge of its image without a word
 MIN_SIDE = 1e-3  # pixels of a box; less may be nothing in float32
 MIN_POLYGON = 1e-6  # pixels; a smaller area is that of points on a line
+MAX_OUTLINE = 2**20  # pixels around a polygon: rasterising takes 60 bytes of each, in or out of the image
 
 
 class _Unusable(Exception):
@@ -184,9 +185,12 @@ def _polygon_fault(polygon: Polygon) -> str:
         return "its polygon has an odd number of coordinates"
     if len(polygon) < 6:
         return "its polygon has fewer than 3 points"
-    area = cv2.contourArea(np.frombuffer(polygon, np.float32).reshape(-1, 2))
+    points = np.frombuffer(polygon, np.float32).reshape(-1, 2)
+    area, outline = cv2.contourArea(points), cv2.arcLength(points, True)
     if not math.isfinite(area):
         return "its polygon has a coordinate that is not finite"
+    if not outline < MAX_OUTLINE:
+        return f"its polygon has an outline of {outline:g} pixels"
     return "" if area > MIN_POLYGON else "its polygon has no area"
 
 

@@ -50,7 +50,7 @@ def read_results(file: Path, category_ids: Sequence[int]) -> dict[int, list[Entr
             if ("segmentation" in values) != segmented:
                 raise ValueError(f"has {'no' if segmented else 'a'} segmentation, unlike entry 0")
             images.setdefault(_integer(values, "image_id"), []).append(_entry(place, values, labels))
-        except (DataError, KeyError, TypeError, ValueError) as error:
+        except (DataError, KeyError, OverflowError, TypeError, ValueError) as error:
             reason = f"has no {error}" if isinstance(error, KeyError) else error
             raise DataError(f"{place} {reason}: {json.dumps(values):.200}") from error
     return images

@@ -98,7 +98,7 @@ class CocoDataset(DenseDataset):
         return len(self.images)
 
     def path(self, index: int) -> str:
-        return os.path.join(self.folder, self.file.names[self.images[index]].decode())
+        return os.path.join(self.folder, os.fsdecode(self.file.names[self.images[index]]))
 
     def size(self, index: int) -> tuple[int, int]:
         """Return (height, width) of an image as the file says."""

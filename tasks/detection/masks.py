@@ -60,7 +60,7 @@ def _checked_runs(runs: Mapping[str, Any], height: int, width: int) -> RLE:
         lengths = _lengths(counts) if isinstance(counts, bytes) else np.asarray(counts, dtype=np.int64)
         if lengths.ndim != 1 or (lengths < 0).any() or lengths.sum() != height * width:
             raise ValueError(f"they are not of {height * width} pixels")
-    except (ValueError, TypeError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise DataError(f"runs that are damaged: {error}") from error
     return (
         {"size": [height, width], "counts": counts} if isinstance(counts, bytes) else _compress(lengths, height, width)

@@ -17,7 +17,7 @@ from densevit.tables import print_table
 from densevit.tasks.detection.coco_eval import CocoScores, Found, ImageRecord, Truth, evaluate
 from densevit.tasks.detection.coco_results import found_in, read_results, write_results
 from densevit.tasks.detection.masks import encode_all
-from densevit.tasks.detection.metric_pictures import count_confusions, draw_curves
+from densevit.tasks.detection.metric_pictures import count_confusions, draw_curves, f1_of
 from densevit.tasks.detection.prediction import DetPrediction, xywh
 
 IOU_TYPES = ("bbox", "segm")
@@ -40,6 +40,7 @@ class CocoMetric(BaseMetric):
         ConfigError: ``max_per_image`` or ``iou_types`` is impossible, or asks for masks that are not there.
     """
 
+    score_name = "F1"  # of batch_scores
     default_prefix = "detection"  # quiets mmengine, which wants one; `evaluate` names the results without it
 
     def __init__(self, max_per_image: int = 100, iou_types: Sequence[str] | None = None) -> None:
@@ -53,6 +54,7 @@ class CocoMetric(BaseMetric):
         self.records: list[ImageRecord] = []
         self.evaluated: list[ImageRecord] = []  # by the main process
         self.scores: dict[str, CocoScores] = {}
+        self.batch_scores: list[float] = []
 
     def process(self, data_batch: Sequence[Sample], data_samples: Sequence[DetPrediction]) -> None:
         """Keep what was found in a batch, and what is there.
@@ -70,6 +72,7 @@ class CocoMetric(BaseMetric):
                     f"there are {self._class_count()} classes: was the model trained with others?"
                 )
             self.add(sample.target, _found(prediction))
+        self.batch_scores = [f1_of(record, self._class_count()) for record in self.records[-len(data_batch) :]]
 
     def add(self, target: BoxTarget, found: Found) -> None:
         """Keep what was found in one image, and what is there."""

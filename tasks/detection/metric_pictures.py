@@ -8,11 +8,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from densevit.palette import LINES
 from densevit.tasks.detection.coco_eval import ImageRecord
 from densevit.tasks.detection.prediction import MIN_SCORE
 
 MIN_IOU = 0.5  # of what is counted as confusions
-MAX_CURVES = 10  # classes with a curve of their own
+MAX_CURVES = 6  # classes with a curve of their own
 
 
 def count_confusions(records: Sequence[ImageRecord], num_classes: int) -> Tensor:
@@ -36,6 +37,13 @@ def count_confusions(records: Sequence[ImageRecord], num_classes: int) -> Tensor
         missed = ~truth.crowd & ~np.isin(np.arange(len(truth.labels)), match)
         np.add.at(matrix[:, num_classes], truth.labels[missed], 1)
     return torch.from_numpy(matrix)
+
+
+def f1_of(record: ImageRecord, num_classes: int) -> float:
+    """Return the F1 of the objects of one image as `count_confusions` counts them; NaN where there is none at all."""
+    matrix = count_confusions([record], num_classes).double()
+    hit, true, found = matrix.diagonal().sum(), matrix[:num_classes].sum(), matrix[:, :num_classes].sum()
+    return (2 * hit / (true + found)).item()
 
 
 def _match(overlap: np.ndarray, match: np.ndarray) -> None:
@@ -63,7 +71,7 @@ def draw_curves(precision: np.ndarray, classes: Sequence[str], iou_type: str) ->
 
     Args:
         precision: As `CocoScores.precision`.
-        classes: Names; those with objects have a curve of their own, the first ten.
+        classes: Names; those with objects have a curve of their own, the first six.
         iou_type: "bbox" or "segm", for the title.
     """
     recall = np.linspace(0, 1, precision.shape[1])
@@ -78,7 +86,7 @@ def draw_curves(precision: np.ndarray, classes: Sequence[str], iou_type: str) ->
     if len(present) > 1:
         for i, label in enumerate(present[:MAX_CURVES]):
             own = curves[0][:, label]
-            axes.plot(recall, own, color=f"C{i}", linewidth=1, label=f"{classes[label]}: {own.mean():.3f}")
+            axes.plot(recall, own, color=LINES[i], linewidth=1, label=f"{classes[label]}: {own.mean():.3f}")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     shown = "" if len(present) <= MAX_CURVES else f", {MAX_CURVES} of {len(present)} classes"
     axes.set_title(f"{iou_type}: precision over recall at IoU 0.50{shown}", fontsize=11)

@@ -1,6 +1,5 @@
 """What a detector predicts for one image."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import Tensor
 from torchvision.tv_tensors import BoundingBoxes
 
 from densevit.data.prediction import Palette
-from densevit.errors import DataError
+from densevit.data.prediction_files import exact, read_json, write_json
 from densevit.structures import BoxTarget
 from densevit.tasks.detection.drawing import Drawn, draw_objects
 from densevit.tasks.detection.masks import RLE, encode_all, resize, to_rle
@@ -76,17 +75,14 @@ class DetPrediction:
 
     def save(self, stem: Path) -> Path:
         """Write all to ``<stem>.json``, boxes as x, y, width, height, in as many digits as give them back exactly."""
-        path = stem.with_name(f"{stem.name}.json")
-        path.parent.mkdir(parents=True, exist_ok=True)
         content = {
             "size": list(self.size),
-            "boxes": [[float(f"{side:.9g}") for side in box] for box in xywh(self.boxes).tolist()],
-            "scores": [float(f"{score:.9g}") for score in self.scores.tolist()],
+            "boxes": exact(xywh(self.boxes).tolist()),
+            "scores": exact(self.scores.tolist()),
             "labels": self.labels.tolist(),
             "masks": None if self.masks is None else [{**m, "counts": m["counts"].decode("ascii")} for m in self.masks],
         }
-        path.write_text(json.dumps(content))
-        return path
+        return write_json(stem, content)
 
     @classmethod
     def load(cls, stem: Path) -> "DetPrediction":
@@ -95,11 +91,7 @@ class DetPrediction:
         Raises:
             DataError: The file is missing or damaged.
         """
-        path = stem.with_name(f"{stem.name}.json")
-        try:
-            return _parse(json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{path}: no predicted boxes ({error}); write them with tools/test.py --out") from error
+        return read_json(stem, _parse, "predicted boxes")
 
     def summary(self, classes: Sequence[str]) -> dict[str, Any]:
         """Return, under "objects", the class, score and box (x1, y1, x2, y2) of each, the best score first."""

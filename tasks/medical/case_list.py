@@ -114,7 +114,7 @@ def read_classes(description: Mapping[str, Any], path: Path, expected: Sequence[
         return class_names(expected)
     if not isinstance(labels, dict) or not labels:
         raise DataError(f'{path}: labels are {labels!r}, but must be like {{"0": "background", "1": "liver"}}')
-    by_id = {int(k): v for k, v in labels.items()} if all(k.isdigit() for k in labels) else _inverted(labels, path)
+    by_id = {int(k): v for k, v in labels.items()} if all(k.isdecimal() for k in labels) else _inverted(labels, path)
     if sorted(by_id) != list(range(len(by_id))):
         raise DataError(f"{path}: ids of labels must be 0 to {len(by_id) - 1}, each once, not {sorted(by_id)}")
     names = tuple(str(by_id[i]) for i in range(len(by_id)))

@@ -105,6 +105,10 @@ class VolumeDataset(DenseDataset):
     def path(self, index: int) -> str:
         return self.cases[index].images[0]
 
+    def files_of(self, index: int) -> tuple[str, ...]:
+        case = self.cases[index]
+        return case.images if case.label is None else (*case.images, case.label)
+
     def read(self, index: int) -> tuple[Tensor, VolumeTarget | None, str]:
         """Return a volume and its labels on the grid of the file, and the path of its first channel."""
         self._check_grids(index)
@@ -132,12 +136,10 @@ class VolumeDataset(DenseDataset):
 
     def load(self, index: int) -> tuple[Tensor, Any, str]:
         """Return a prepared volume, what else there is to it by name, and its path."""
-        case = self.cases[index]
         if self.cache is None:
             items = self._prepare(index)
         else:
-            files = [*case.images, *([case.label] if case.label is not None else [])]
-            items = self.cache.get(files, lambda: self._prepare(index))
+            items = self.cache.get(self.files_of(index), lambda: self._prepare(index))
         return items.pop("image"), items, self.path(index)
 
     def _prepare(self, index: int) -> dict[str, Tensor]:
@@ -173,9 +175,7 @@ class VolumeDataset(DenseDataset):
         check_samples(self, mode, str(self.where), quick)
 
     def _check_grids(self, index: int) -> None:
-        first, *others = self.cases[index].images
-        if self.cases[index].label is not None:
-            others.append(str(self.cases[index].label))
+        first, *others = self.files_of(index)
         header = volume_header(first)
         for path in others:
             compare_grids(first, header, path, volume_header(path))

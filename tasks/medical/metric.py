@@ -49,6 +49,7 @@ class VolumeDice(BaseMetric):
         distances: Compute HD95 and ASD too, which takes seconds for a large volume.
     """
 
+    score_name = "mean Dice"  # of batch_scores
     default_prefix = "medical"  # quiets mmengine, which wants one; `evaluate` names the means without it
 
     def __init__(self, distances: bool = True) -> None:
@@ -56,6 +57,7 @@ class VolumeDice(BaseMetric):
         self.distances = distances
         self.scores: list[CaseScores] = []
         self.evaluated: list[CaseScores] = []
+        self.batch_scores: list[float] = []
 
     def process(self, data_batch: Sequence[Sample], data_samples: Sequence[VolumePrediction]) -> None:
         """Score the volumes of a batch.
@@ -77,6 +79,7 @@ class VolumeDice(BaseMetric):
                     "was the model trained with others?"
                 )
             self.add(path, truth, found, sample.target.spacing.tolist())
+        self.batch_scores = [scores.values[:, 0].nanmean().item() for scores in self.scores[-len(data_batch) :]]
 
     def add(self, path: str, truth: Tensor, found: Tensor, spacing: Sequence[float]) -> None:
         """Score one volume: classes ``(D, H, W)`` uint8, edges of a voxel in mm."""

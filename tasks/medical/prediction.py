@@ -8,10 +8,12 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from nibabel.nifti1 import Nifti1Image
 from torch import Tensor
 
 from densevit.data.plane_sheet import Slices, label_sheet
 from densevit.data.prediction import Palette
+from densevit.data.prediction_files import file_of, new_file
 from densevit.data.volume import read_labels, volume_header, write_labels
 from densevit.structures import VolumeTarget
 from densevit.tasks.medical.drawing import draw_labels
@@ -23,11 +25,11 @@ class VolumePrediction:
 
     Attributes:
         mask: ``(D, H, W)`` uint8 on the grid of the file, on the CPU.
-        path: The file, of several channels the first; the sizes of voxels are taken from it.
+        like: The file, of several channels the first, or the image in memory: its grid is that of the voxels.
     """
 
     mask: Tensor
-    path: str
+    like: str | Nifti1Image
 
     def draw(self, image: np.ndarray, classes: Sequence[str], palette: Palette) -> np.ndarray:
         """Return the `plane_sheet` of the volume with its classes, and a legend with their volumes in ml."""
@@ -55,9 +57,8 @@ class VolumePrediction:
         Raises:
             DataError: The file is no longer there to take its grid from.
         """
-        path = stem.with_name(f"{stem.name}.nii.gz")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_labels(self.mask, self.path, path)
+        path = new_file(stem, ".nii.gz")
+        write_labels(self.mask, self.like, path)
         return path
 
     @classmethod
@@ -67,7 +68,7 @@ class VolumePrediction:
         Raises:
             DataError: The file is missing or damaged.
         """
-        path = stem.with_name(f"{stem.name}.nii.gz")
+        path = file_of(stem, ".nii.gz")
         return cls(read_labels(path)[0].as_subclass(Tensor), str(path))
 
     def summary(self, classes: Sequence[str]) -> dict[str, Any]:
@@ -81,4 +82,4 @@ class VolumePrediction:
         return {i: counts[i] * voxel for i in range(1, num_classes) if counts[i]}
 
     def _spacing(self) -> tuple[float, float, float]:
-        return volume_header(self.path).spacing
+        return volume_header(self.like).spacing

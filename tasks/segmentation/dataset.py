@@ -85,6 +85,9 @@ class SegDataset(DenseDataset):
     def path(self, index: int) -> str:
         return self.pairs[index][0]
 
+    def files_of(self, index: int) -> tuple[str, str]:
+        return self.pairs[index]
+
     def read(self, index: int) -> tuple[Tensor, SegTarget, str]:
         image_path, mask_path = self.pairs[index]
         image, mask = read_image(image_path), self.read_labels(mask_path)

@@ -26,6 +26,7 @@ class MeanIoU(BaseMetric):
         ignore_index: Label of pixels that do not count.
     """
 
+    score_name = "mean IoU"  # of batch_scores
     default_prefix = "segmentation"  # quiets mmengine, which wants one; `evaluate` names the means without it
 
     def __init__(self, ignore_index: int = 255) -> None:
@@ -33,19 +34,25 @@ class MeanIoU(BaseMetric):
         self.ignore_index = ignore_index
         self.matrix: Tensor | None = None
         self.confusion: Tensor | None = None
+        self.batch_scores: list[float] = []
 
     def process(self, data_batch: Sequence[Sample], data_samples: Sequence[SegPrediction]) -> None:
         """Count (truth, prediction) pairs of pixels."""
-        for sample, prediction in zip(data_batch, data_samples, strict=True):
+        self.batch_scores = [
             self.add(sample.target.mask.as_subclass(Tensor), prediction.mask)
+            for sample, prediction in zip(data_batch, data_samples, strict=True)
+        ]
 
-    def add(self, truth: Tensor, prediction: Tensor) -> None:
-        """Count the pixels of one image; both are ``(H, W)`` class indices."""
+    def add(self, truth: Tensor, prediction: Tensor) -> float:
+        """Count the pixels of one image, and return its own mean IoU; both are ``(H, W)`` class indices."""
         count = self._class_count()
         keep = truth != self.ignore_index
         if self.matrix is None:
             self.matrix = torch.zeros(count, count, dtype=torch.int64)
-        self.matrix += count_pairs(truth[keep], prediction[keep], count)
+        pairs = count_pairs(truth[keep], prediction[keep], count)
+        self.matrix += pairs
+        hit = pairs.diagonal()
+        return (hit / (pairs.sum(0) + pairs.sum(1) - hit)).nanmean().item()
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Sum over the processes, print the table of classes, return the means."""

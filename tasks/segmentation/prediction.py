@@ -10,6 +10,7 @@ from torch import Tensor
 
 from densevit.data.legend import with_legend
 from densevit.data.prediction import Palette
+from densevit.data.prediction_files import file_of, new_file
 from densevit.data.readers import read_mask
 from densevit.data.transforms import resize_nearest
 from densevit.structures import SegTarget
@@ -35,8 +36,7 @@ class SegPrediction:
 
     def save(self, stem: Path) -> Path:
         """Write the class indices to the PNG file ``<stem>.png`` and return its path."""
-        path = stem.with_name(f"{stem.name}.png")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = new_file(stem, ".png")
         mask = self.mask.numpy()
         Image.fromarray(mask if mask.dtype == np.uint8 else mask.astype(np.uint16)).save(path)
         return path
@@ -48,7 +48,7 @@ class SegPrediction:
         Raises:
             DataError: The file is missing or damaged.
         """
-        return cls(read_mask(stem.with_name(f"{stem.name}.png")).as_subclass(Tensor))
+        return cls(read_mask(file_of(stem, ".png")).as_subclass(Tensor))
 
     def summary(self, classes: Sequence[str]) -> dict[str, dict[str, float]]:
         """Return, under "shares", the share of the pixels of each class that occurs, the largest first."""

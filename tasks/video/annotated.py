@@ -22,7 +22,7 @@ PALE = 0.45  # share of the colour where the band is still to come
 
 
 def write_annotated(
-    source: Path,
+    source: Path | np.ndarray,
     target: Path,
     predictions: Sequence[ClassPrediction],
     ends: Sequence[float],
@@ -36,7 +36,7 @@ def write_annotated(
     a band below has the colours of the top classes over time and a mark that moves on it.
 
     Args:
-        source: The video.
+        source: The video, or all of its frames ``(T, H, W, 3)``, uint8 RGB.
         target: The MP4 file to write.
         predictions: One after the other in time.
         ends: The second at which each of them ends.

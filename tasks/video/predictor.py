@@ -1,4 +1,4 @@
-"""Prediction on video files: the classes of a clip, or of the windows of a long video."""
+"""Prediction on videos: the classes of a clip, or of the windows of a long video."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,8 @@ from densevit.data.contact_sheet import heat_sheet
 from densevit.data.video import VideoInfo, read_clip
 from densevit.engine.frame_attention import frame_attention
 from densevit.errors import DataError
-from densevit.predictor import Advance, Predictor, unwatched
+from densevit.inputs import Source, rgb_array
+from densevit.predictor import Advance, Predictor, Result, unwatched
 from densevit.tasks.video.annotated import write_annotated
 from densevit.tasks.video.inference import ClipViews
 from densevit.tasks.video.sliding import SlidingWindows
@@ -34,43 +35,60 @@ class ClipPredictor(Predictor):
         self.folders = ("timelines", "outputs", "videos")
 
     @torch.inference_mode()
-    def __call__(
-        self, paths: Sequence[Path], batch_size: int = 1, advance: Advance = unwatched
-    ) -> Iterator[tuple[Path, Any]]:
+    def stream(self, sources: Sequence[Source], batch_size: int = 1, advance: Advance = unwatched) -> Iterator[Result]:
         if self.windows is None:
-            yield from super().__call__(paths, batch_size, advance)
+            yield from super().stream(sources, batch_size, advance)
             return
-        for path in paths:
+        for source in sources:
             try:
-                yield path, self.windows.predict(path, lambda clips: self._scores(clips, path), batch_size, advance)  # noqa: B023
+                found = self.windows.predict(
+                    source.value,
+                    lambda clips: self._scores(clips, str(source)),  # noqa: B023
+                    batch_size,
+                    advance,
+                )
+                yield Result(source, self, found)
             except DataError as error:
-                yield path, error
+                yield Result(source, self, error=error)
 
-    def write(self, path: Path, name: str, prediction: Any, out: Path, advance: Advance = unwatched) -> dict[str, Any]:
-        """Write picture, prediction and the annotated video under ``name``; return the entry for the JSON.
+    def accept(self, value: Any, name: str) -> np.ndarray:
+        return rgb_array(value, name, "T, H, W")
+
+    def draw(self, source: Source, prediction: Any) -> np.ndarray:
+        """Return frames with bars beside them or, of windows, their scores over time."""
+        if not isinstance(prediction, Timeline):
+            return super().draw(source, prediction)
+        frames = read_clip(source.value, _spread, short_side=2 * STRIP)
+        pictures = frames.permute(0, 2, 3, 1).numpy()
+        return prediction.draw(pictures, self.classes, self.palette, Path(str(source)).name)
+
+    def write(self, source: Source, prediction: Any, out: Path, advance: Advance = unwatched) -> dict[str, Path]:
+        """Write picture, prediction and the annotated video.
 
         Raises:
-            DataError: The file cannot be read again, or not to its end.
+            DataError: A file cannot be read again, or not to its end.
         """
-        video = out / "videos" / f"{name}.mp4"
+        video = out / "videos" / f"{source.name}.mp4"
         if isinstance(prediction, Timeline):
-            entry = self._write_timeline(path, name, prediction, out)
+            picture = out / "timelines" / f"{source.name}.png"
+            mmcv.imwrite(mmcv.rgb2bgr(self.draw(source, prediction)), str(picture))
+            files = {"timeline": picture, "output": prediction.save(out / "outputs" / source.name)}
             shown, ends = prediction.predictions(), prediction.edges()[1:]
         else:
-            entry = super().write(path, name, prediction, out)
+            files = super().write(source, prediction, out)
             shown, ends = [prediction], [float("inf")]
-        write_annotated(path, video, shown, ends, self.classes, self.palette, advance)
-        return {**entry, "video": str(video)}
+        write_annotated(source.value, video, shown, ends, self.classes, self.palette, advance)
+        return {**files, "video": video}
 
-    def describe(self, path: Path, prediction: Any, alone: bool) -> str:
+    def describe(self, source: Source, prediction: Any, alone: bool) -> str:
         if isinstance(prediction, Timeline):
-            return prediction.describe(str(path), self.classes)
-        return super().describe(path, prediction, alone)
+            return prediction.describe(str(source), self.classes)
+        return super().describe(source, prediction, alone)
 
-    def draw_input(self, path: Path) -> np.ndarray:
+    def draw_input(self, source: Source) -> np.ndarray:
         """Return frames of a clip, of several the one in the middle, with where the model looks if that is known."""
-        image = self.read(path)
-        sample = self.sample(image, path)
+        image = self.read(source)
+        sample = self.sample(image, str(source))
         x = self.model.data_preprocessor([sample])["inputs"][0][None]
         seen = sample.image.as_subclass(Tensor).transpose(0, 1)[None]
         clips = 1
@@ -85,16 +103,8 @@ class ClipPredictor(Predictor):
         image = image.split(len(image) // clips)[clips // 2]
         return heat_sheet(image, seen[0].transpose(0, 1), heat, CAPTION)
 
-    def _scores(self, clips: Sequence[Tensor], path: Path) -> list[Tensor]:
-        return [found.scores for found in self.model.test_step([self.sample(clip, path) for clip in clips])]
-
-    def _write_timeline(self, path: Path, name: str, timeline: Timeline, out: Path) -> dict[str, Any]:
-        frames = read_clip(path, _spread, short_side=2 * STRIP)
-        picture = timeline.draw(frames.permute(0, 2, 3, 1).numpy(), self.classes, self.palette, path.name)
-        target = out / "timelines" / f"{name}.png"
-        mmcv.imwrite(mmcv.rgb2bgr(picture), str(target))
-        saved = timeline.save(out / "outputs" / name)
-        return {"input": str(path), "timeline": str(target), "output": str(saved), **timeline.summary(self.classes)}
+    def _scores(self, clips: Sequence[Tensor], name: str) -> list[Tensor]:
+        return [found.scores for found in self.model.test_step([self.sample(clip, name) for clip in clips])]
 
 
 def _spread(info: VideoInfo) -> list[int]:

@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,7 +34,7 @@ class SlidingWindows:
     def __init__(self, dataset: Mapping[str, Any], window: float | None = None, stride: float | None = None) -> None:
         for name, seconds in (("window", window), ("stride", stride)):
             if seconds is not None and not 0 < seconds < float("inf"):
-                raise ConfigError(f"--slide-{name} must be a positive number of seconds, not {seconds}")
+                raise ConfigError(f"slide_{name} must be a positive number of seconds, not {seconds}")
         self.sampling = SAMPLINGS.build({**dataset["sampling"], "clips": 1, "random": False})
         self.short_side = dataset.get("short_side")
         self.window, self.stride = window, stride
@@ -45,7 +46,7 @@ class SlidingWindows:
 
     def predict(
         self,
-        path: Path,
+        path: Path | np.ndarray,
         scores_of: Callable[[Sequence[Tensor]], Sequence[Tensor]],
         batch_size: int,
         advance: Callable[[float], object],
@@ -53,7 +54,7 @@ class SlidingWindows:
         """Decode a video once and return the scores of its windows; frames are kept as long as a window needs them.
 
         Args:
-            path: The video.
+            path: The video, or all of its frames ``(T, H, W, 3)``, uint8 RGB.
             scores_of: From clips ``(T, 3, H, W)`` to the scores ``(K,)`` of each.
             batch_size: Number of clips that it is given at once.
             advance: Is told the share of the video that was just done.
@@ -73,7 +74,7 @@ class SlidingWindows:
             advance(len(batch) / total)
         return Timeline(torch.tensor(times, dtype=torch.float64), torch.stack(scores))
 
-    def _windows(self, path: Path, info: VideoInfo, length: int, stride: int) -> Iterator[Window]:
+    def _windows(self, path: Path | np.ndarray, info: VideoInfo, length: int, stride: int) -> Iterator[Window]:
         frames = stream_frames(path, self.short_side)
         return frame_windows(frames, length, stride, lambda count: self.sampling(replace(info, frames=count)))
 

@@ -1,6 +1,5 @@
 """What is predicted over the time of a long video, and a picture of it."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from densevit.data.class_prediction import ClassPrediction, shortened
 from densevit.data.prediction import Palette
+from densevit.data.prediction_files import exact, write_json
 from densevit.tables import table
 
 WIDTH, HEIGHT, DPI = 1200, 480, 100
@@ -61,15 +61,9 @@ class Timeline:
 
     def save(self, stem: Path) -> Path:
         """Write start, end and the scores of all classes of each window to ``<stem>.json``."""
-        path = stem.with_name(f"{stem.name}.json")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rows = zip(self.times.tolist(), self.scores.tolist(), strict=True)
-        windows = [
-            {"start": start, "end": end, "scores": [float(f"{score:.9g}") for score in scores]}
-            for (start, end), scores in rows
-        ]
-        path.write_text(json.dumps({"windows": windows}))
-        return path
+        rows = zip(self.times.tolist(), exact(self.scores.tolist()), strict=True)
+        windows = [{"start": start, "end": end, "scores": scores} for (start, end), scores in rows]
+        return write_json(stem, {"windows": windows})
 
     def summary(self, classes: Sequence[str]) -> dict[str, Any]:
         """Return the class and scores of all windows together, their means, the segments, and each window's scores."""

@@ -200,6 +200,14 @@ def test_pickles_of_something_else_are_refused(tmp_path: Path, content: Any, mes
         read_cifar(tmp_path, "test", 10)
 
 
+@pytest.mark.parametrize("content", [b"\x80\x02Nr\xff\xff\xff\x00.", b"Np16777215\n."])
+def test_a_number_that_would_take_all_memory_is_refused(tmp_path: Path, content: bytes) -> None:
+    write_python(tmp_path, 10)
+    (tmp_path / "cifar-10-batches-py/test_batch").write_bytes(content)
+    with pytest.raises(DataError, match=r"test_batch: damaged: it numbers more parts than it has"):
+        read_cifar(tmp_path, "test", 10)
+
+
 class Hostile:
     """Pickles as a call."""
 

@@ -163,6 +163,7 @@ def test_an_entry_tells_error_hash_and_replacement(tmp_path: Path) -> None:
         "path": str(tmp_path / "1"),
         "error": f"{tmp_path / '1'}: broken",
         "sha256": "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881",
+        "others": {},
         "replaced_by": str(tmp_path / "3"),
         "training": True,
     }

@@ -1,5 +1,6 @@
 """Entries are reused as long as nothing that they were made of has changed, and heal; a cache never breaks a run."""
 
+import json
 import os
 import shutil
 import warnings
@@ -147,6 +148,17 @@ def test_a_damaged_list_of_checksums_loses_nothing(folder: Path, file: str) -> N
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             calls(folder, [file])
+
+
+def test_an_array_that_the_checksums_do_not_list_is_not_forgotten(folder: Path, file: str) -> None:
+    calls(folder, [file])
+    (entry,) = folder.iterdir()
+    checksums = json.loads((entry / "checksums.json").read_text())
+    for harmed in ({name: value for name, value in checksums.items() if name != "indices"}, {}, []):
+        entry.mkdir(exist_ok=True)
+        (entry / "checksums.json").write_text(json.dumps(harmed))
+        with pytest.warns(UserWarning, match="damaged"):
+            assert calls(folder, [file]) == 1
 
 
 def test_writers_at_the_same_time_leave_one_whole_entry(folder: Path, file: str) -> None:

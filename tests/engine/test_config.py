@@ -58,6 +58,35 @@ def test_a_missing_config_names_its_neighbours() -> None:
         load_config(ROOT / "configs" / "segformer_b0_ade20.py")
 
 
+@pytest.mark.parametrize("name", ["segformer_b0_ade20k", "segformer_b0_ade20k.py", "demo/segformer_b0_shapes"])
+def test_a_config_of_ours_is_found_by_name_from_anywhere(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = (ROOT / "configs" / name).with_suffix(".py")
+    assert load_config(name).pretty_text == load_config(file).pretty_text
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/segformer_b0_ade20k.py").write_text("model = dict(type='mine')")
+    with pytest.raises(ConfigError, match="'mine' is not a registered model"):
+        load_config("mine/segformer_b0_ade20k.py")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("segformer_b0_ade20", "Did you mean 'segformer_b0_ade20k'"),
+        ("configs/segformer_b0_ade20.py", "Did you mean 'segformer_b0_ade20k'"),
+        ("zzz", r"Those of densevit are in .*configs"),
+    ],
+)
+def test_a_wrong_name_of_a_config_gets_the_nearest_right_one(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        load_config(name)
+
+
 def test_a_user_s_backbone_beside_the_config_is_found_and_trained(config: Config, tmp_path: Path) -> None:
     (tmp_path / "my_backbone.py").write_text(
         """

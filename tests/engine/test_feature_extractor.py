@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from mmengine.config import Config
 from torchvision.tv_tensors import Video
@@ -49,9 +50,10 @@ def test_the_feature_of_a_video_is_the_mean_over_its_views(tmp_path: Path) -> No
     assert (got[0] - got[1]).abs().max() > 1e-3
 
 
-def test_without_views_it_is_that_of_the_whole_clip(tmp_path: Path) -> None:
+@pytest.mark.parametrize("inference", [None, {"type": "SlidingVolume", "window": (8, 16, 16)}])
+def test_without_views_it_is_that_of_the_whole_clip(tmp_path: Path, inference: dict[str, Any] | None) -> None:
     data = clips(2)
-    extract = extractor(tmp_path)
+    extract = extractor(tmp_path, inference=inference)
     x = torch.stack(extract.preprocessor(data)["inputs"])
     with torch.no_grad():
         torch.testing.assert_close(extract(data, range(2), "features"), extract.backbone(x).token)

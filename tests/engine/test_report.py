@@ -2,6 +2,8 @@
 
 import json
 import logging
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,11 +15,13 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from densevit.data.dataset import DenseDataset
 from densevit.data.readers import read_image
 from densevit.engine.curves import plot_curves, read_scalars, smooth
-from densevit.engine.report import ReportHook, side_by_side
+from densevit.engine.html_page import sections_of
+from densevit.engine.report import ReportHook
 from densevit.engine.runner import Runner
 from densevit.errors import DataError
 from densevit.structures import Meta, Sample, SegTarget
@@ -96,18 +100,16 @@ class Prediction:
         return Prediction(target.mask).draw(image, classes, palette)
 
 
-class Network(nn.Module):
+class Metric:
+    """It draws, prints, and scores samples by the number in their names."""
+
+    score_name = "number"
+
     def __init__(self) -> None:
-        super().__init__()
-        self.line = nn.Linear(9, 1)  # 10 parameters
+        self.batch_scores: list[float] = []
 
-    def test_step(self, data: list[Sample]) -> list[Prediction]:
-        assert not self.training
-        return [Prediction(torch.ones(20, 30, dtype=torch.long)) for _ in data]
-
-
-class Confusion:
-    """A metric that draws."""
+    def process(self, data_batch: list[Sample]) -> None:
+        self.batch_scores = [float(sample.meta.path[-5]) for sample in data_batch]
 
     def pictures(self) -> dict[str, np.ndarray]:
         return {"confusion": np.full((5, 5, 3), 9, np.uint8)}
@@ -125,27 +127,51 @@ class Scenes:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def path(self, index: int) -> str:
+        return str(self.paths[index])
+
     def read(self, index: int) -> tuple[Tensor, SegTarget, str]:
         target = SegTarget(torch.zeros(20, 30, dtype=torch.long))
         return read_image(self.paths[index]), target, str(self.paths[index])
 
-    def __getitem__(self, index: int) -> Sample | None:
+    def sample(self, index: int) -> Sample:
         _, target, path = self.read(index)
-        return None if index == 0 else Sample(torch.zeros(3, 20, 30), target, Meta(path, (20, 30), (20, 30)))
+        return Sample(torch.zeros(3, 20, 30), target, Meta(path, (20, 30), (20, 30)))
+
+
+def evaluate(hook: ReportHook, runner: Any, mode: str = "val", lacking: int = 0) -> None:
+    """Do what an evaluation does that predicts "road" everywhere and cannot read one sample."""
+    loop = getattr(runner, f"{mode}_loop")
+    getattr(hook, f"before_{mode}_epoch")(runner)
+    for i in set(range(9)) - {lacking}:
+        batch = [loop.dataloader.dataset.sample(i)]
+        loop.evaluator.metrics[0].process(batch)
+        predictions = [Prediction(torch.ones(20, 30, dtype=torch.long))]
+        getattr(hook, f"after_{mode}_iter")(runner, i, batch, predictions)
+    record = logging.LogRecord("report", logging.INFO, "", 0, "", (), None)
+    record.table = ("classes", ["class", "IoU %"], [("<sky>", 12.5)])
+    runner.logger.handle(record)
+    getattr(hook, f"after_{mode}_epoch")(runner, {"mIoU": 0.123})
 
 
 @pytest.fixture
 def runner(tmp_path: Path) -> SimpleNamespace:
     lines = [train_line(50), val_line(50, 0.7), train_line(100), val_line(100, 0.6)]
     log(tmp_path / "run", "20260101_000000", lines)
+    loader = DataLoader(Scenes(tmp_path), batch_size=4)  # type: ignore[arg-type]
+    loop = SimpleNamespace(dataloader=loader, evaluator=SimpleNamespace(metrics=[Metric(), 0]))
     return SimpleNamespace(
         work_dir=str(tmp_path / "run"),
-        cfg=SimpleNamespace(filename="configs/mit_shapes.py"),
-        model=Network(),
-        val_loop=SimpleNamespace(
-            dataloader=SimpleNamespace(dataset=Scenes(tmp_path)), evaluator=SimpleNamespace(metrics=[Confusion(), 0])
+        log_dir=str(tmp_path / "run" / "20260101_000000"),
+        cfg=Config(
+            {"model": {"type": "<Net>"}, "load_from": "iter_100.pth"}, cfg_text="-", filename="configs/mit_shapes.py"
         ),
+        model=nn.Linear(9, 1),  # 10 parameters
+        train_loop=loop,
+        val_loop=loop,
+        test_loop=loop,
         iter=100,
+        max_iters=100,
         seed=3,
         world_size=1,
         logger=logging.getLogger("report"),
@@ -159,11 +185,59 @@ def test_the_summary_holds_last_and_best_scores_costs_and_origin(runner: Any) ->
     assert "| mIoU | 0.6000 | 0.7000 | 50 |" in text
     assert "| time per step | 400 ms, 25% of it loading data (medians) |" in text
     assert "| training time | 0:00:40, without validation |" in text
+    assert "| throughput | 10.0 samples/s |" in text
     assert "| config | mit_shapes.py |" in text
     assert "| parameters | 0.00 M |" in text
     assert "| seed | 3 |" in text
     assert f"torch {torch.__version__}" in text
     assert "![curves](curves.png)" in text
+
+
+def test_the_page_tells_scores_time_classes_samples_and_setup(runner: Any) -> None:
+    hook = ReportHook(num_samples=2)
+    hook.before_train(runner)
+    evaluate(hook, runner)
+    hook.after_train(runner)
+    page = (Path(runner.work_dir) / "report.html").read_text()
+    sections = sections_of(page)
+    assert list(sections) == ["training", "validation", "setup"]
+    assert "<td>mIoU</td>" in sections["training"]
+    assert '<td>waiting for data</td><td class="right">100</td><td>0:00:10</td><td class="right">11</td>' in page
+    # two validations of three batches of 9 s
+    assert '<td>2 validations</td><td class="right">-</td><td>0:00:54</td><td class="right">57</td>' in page
+    assert '<td>&lt;sky&gt;</td><td class="right">12.50</td>' in sections["validation"]
+    shown = re.findall(r"<figcaption>(?:number (\S+): )?\S*scene(\d).png</figcaption>", sections["validation"])
+    worst, best, spread = ["1", "2"], ["8", "7"], ["8"]  # 0, which is spread too, cannot be read
+    assert [number for _, number in shown] == worst + best + spread
+    assert [score for score, _ in shown] == [f"{int(number)}.0000" for _, number in shown]
+    assert f"torch {torch.__version__}" in sections["setup"]
+    assert "&lt;Net&gt;" in sections["setup"]
+
+
+def test_a_test_adds_its_part_and_keeps_that_of_the_training(runner: Any) -> None:
+    hook = ReportHook()
+    hook.before_train(runner)
+    evaluate(hook, runner)
+    hook.after_train(runner)
+    page = Path(runner.work_dir) / "report.html"
+    before = sections_of(page.read_text())
+    for _ in range(2):
+        later = ReportHook()
+        evaluate(later, runner, "test")
+        later.after_test(runner)
+    after = sections_of(page.read_text())
+    assert list(after) == ["training", "validation", "test", "setup"]
+    assert all(after[name] == before[name] for name in before)
+    assert "<td>iter_100.pth</td>" in after["test"]
+    assert "<td>0.1230</td>" in after["test"].replace(' class="right"', "")
+
+
+def test_a_training_that_was_stopped_is_in_the_report_of_its_test(runner: Any) -> None:
+    ReportHook().before_train(runner)  # and no after_train
+    hook = ReportHook()
+    evaluate(hook, runner, "test")
+    hook.after_test(runner)
+    assert "Curves of loss" in sections_of((Path(runner.work_dir) / "report.html").read_text())["training"]
 
 
 def test_the_best_loss_is_the_lowest(runner: Any) -> None:
@@ -175,7 +249,9 @@ def test_the_best_loss_is_the_lowest(runner: Any) -> None:
 
 
 def test_pictures_show_input_truth_and_prediction(runner: Any) -> None:
-    ReportHook(num_samples=3).after_train(runner)
+    hook = ReportHook(num_samples=3)
+    evaluate(hook, runner)
+    hook.after_train(runner)
     folder = Path(runner.work_dir) / "predictions"
     assert sorted(p.name for p in folder.iterdir()) == ["00004_scene4.png", "00008_scene8.png"]  # 0 cannot be read
     picture = np.array(Image.open(folder / "00004_scene4.png"))
@@ -194,18 +270,28 @@ def test_what_metrics_draw_is_written_after_a_training_and_after_a_test(runner: 
     assert (np.asarray(Image.open(folder / "confusion.png")) == 9).all()
 
 
-def test_panels_of_unequal_size_do_not_overlap() -> None:
-    picture = np.array(side_by_side({"a": np.zeros((10, 10, 3), np.uint8), "b": np.zeros((50, 20, 3), np.uint8)}))
-    assert picture.shape == (50 + 24 + 8, 10 + 20 + 3 * 8, 3)
-    assert (picture[24:74, 26:46] == 0).all()
-    assert (picture[34:74, 8:18] == 255).all()
-
-
-def test_a_failing_report_is_logged_and_the_training_kept(runner: Any, caplog: pytest.LogCaptureFixture) -> None:
-    runner.model.test_step = lambda data: 1 / 0
+def test_a_failing_report_is_a_warning_and_the_training_kept(
+    runner: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("densevit.engine.report.setup_section", lambda *args: 1 / 0)
     ReportHook().after_train(runner)
-    assert "training is complete, but its report could not be written: ZeroDivisionError" in caplog.text
+    ReportHook().after_test(runner)
+    assert caplog.text.count("the report could not be written, nothing else is affected: ZeroDivisionError") == 2
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
     assert (Path(runner.work_dir) / "curves.png").exists()
+
+
+def test_a_prediction_that_cannot_be_drawn_costs_its_picture_only(
+    runner: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Prediction, "draw", lambda *args: 1 / 0)
+    hook = ReportHook()
+    evaluate(hook, runner)
+    hook.after_train(runner)
+    assert "samples could not be drawn for the report: ZeroDivisionError" in caplog.text
+    page = (Path(runner.work_dir) / "report.html").read_text()
+    assert "Worst samples" not in page
+    assert "12.50" in page
 
 
 def test_without_validation_there_are_still_curves(runner: Any) -> None:
@@ -223,7 +309,9 @@ def test_worker_ranks_write_nothing(runner: Any, monkeypatch: pytest.MonkeyPatch
     assert not (Path(runner.work_dir) / "results.md").exists()
 
 
-def test_a_training_and_its_continuation_leave_one_report(config: Config, tmp_path: Path) -> None:
+def test_a_training_and_its_continuation_leave_one_report(
+    config: Config, tmp_path: Path, parse_page: Callable[[str], Any]
+) -> None:
     config.visualizer = {"type": "Visualizer", "vis_backends": [{"type": "LocalVisBackend"}]}
     config.default_hooks.logger = {"type": "LoggerHook", "interval": 2, "log_metric_by_epoch": False}
     config.default_hooks.report = {"type": "ReportHook"}
@@ -236,4 +324,9 @@ def test_a_training_and_its_continuation_leave_one_report(config: Config, tmp_pa
     assert [step for step, _ in scalars["val/mIoU"]] == [4, 8, 12]
     assert [step for step, _ in scalars["val/loss"]] == [4, 8, 12]
     assert "| metric | last (step 12) | best | at step |" in (tmp_path / "run" / "results.md").read_text()
+    page = parse_page((tmp_path / "run" / "report.html").read_text())
+    assert "Validation at step 12" in page.text
+    assert page.text.count("Worst samples, by mean IoU") == 1
+    assert "RandomCategoryCrop" in page.text  # of the config
+    assert len(page.alternatives) == 1 + 1 + 4 + 1 + 4  # curves, confusion; of five samples the worst, the best, spread
     assert (tmp_path / "run" / "curves.png").stat().st_size > 10_000

@@ -11,7 +11,8 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from densevit.engine.checkpoint import load_model, read_manifest
+from densevit.engine.checkpoint import load_model
+from densevit.engine.manifest import read_manifest
 from densevit.engine.runner import Runner
 from densevit.errors import CheckpointError, ConfigError
 from densevit.weights import read_file
@@ -77,7 +78,7 @@ def test_a_killed_run_ends_with_the_bits_of_an_uninterrupted_one(
     assert (tmp_path / "killed" / "iter_4.pth").exists()
     assert_same(straight, train(config, tmp_path / "killed", resume=True))
     logs = "".join(p.read_text() for p in (tmp_path / "killed").glob("*/*.log"))
-    assert "the schedule of the config has changed" not in logs
+    assert "has changed: the new one applies" not in logs
 
 
 def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(config: Config, tmp_path: Path) -> None:

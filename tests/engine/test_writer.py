@@ -7,7 +7,7 @@ from PIL import Image
 
 from densevit.engine.writer import output_names
 from densevit.errors import DataError
-from densevit.predictor import find_files
+from densevit.inputs import find_files
 
 
 @pytest.mark.parametrize(

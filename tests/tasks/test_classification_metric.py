@@ -54,6 +54,14 @@ def test_results_equal_an_independent_count(batch_size: int) -> None:
     assert score(*data(43), batch_size) == pytest.approx(by_hand(*data(43)), rel=1e-12)
 
 
+def test_the_score_of_a_sample_is_the_probability_of_its_class() -> None:
+    metric, meta = metric_of(3), Meta("", (1, 1), (1, 1))
+    labels = (torch.tensor(2), torch.tensor(0), torch.tensor([0.3, 0.7, 0.0]))  # the last is mixed
+    samples = [Sample(torch.zeros(3, 1, 1), ClassTarget(label), meta) for label in labels]
+    metric.process(samples, [ClassPrediction(torch.tensor([0.1, 0.3, 0.6]))] * 3)
+    assert metric.batch_scores == pytest.approx([0.6, 0.1, 0.3])
+
+
 def test_top_k_that_no_prediction_could_miss_are_left_out() -> None:
     truth, scores = data(20, num_classes=5)
     assert set(score(truth, scores)) == {"top1", "mAcc"}
@@ -136,5 +144,6 @@ def _score_part(rank: int, world_size: int) -> dict[str, float]:
     return score(truth[rank::world_size], scores[rank::world_size])
 
 
-def test_the_number_of_processes_changes_no_bit(in_processes: Callable[..., list[Any]]) -> None:
-    assert in_processes(_score_part, 2) == [score(*data(5))] * 2
+@pytest.mark.parametrize("world_size", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_the_number_of_processes_changes_no_bit(in_processes: Callable[..., list[Any]], world_size: int) -> None:
+    assert in_processes(_score_part, world_size) == [score(*data(5))] * world_size

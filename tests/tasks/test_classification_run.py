@@ -73,7 +73,9 @@ def path(images: Path, tmp_path: Path) -> Path:
     return tmp_path / f"{tmp_path.name}.py"
 
 
-def test_a_user_s_afternoon(call: Call, path: Path, images: Path, tmp_path: Path, capsys: Any) -> None:
+def test_a_user_s_afternoon(
+    call: Call, path: Path, images: Path, tmp_path: Path, capsys: Any, parse_page: Callable[[str], Any]
+) -> None:
     """Train, resume, test with pictures, score the files again, predict new images, look at the data."""
     work = tmp_path / "work"
     assert call("train", path, "--work-dir", work, "--cfg-options", "train_cfg.max_iters=15") == 0
@@ -81,6 +83,9 @@ def test_a_user_s_afternoon(call: Call, path: Path, images: Path, tmp_path: Path
     assert "| top1 |" in (work / "results.md").read_text()
     assert "![val_confusion](val_confusion.png)" in (work / "results.md").read_text()
     assert len(list((work / "predictions").glob("*.png"))) == 4
+    page = parse_page((work / "report.html").read_text())
+    assert "Worst samples, by probability of the truth" in page.text
+    assert len(page.alternatives) == 1 + 1 + 4 + 4 + 4  # curves, confusion, samples
 
     folders = {name: tmp_path / name for name in ("tested", "out", "show")}
     options = ("--work-dir", folders["tested"], "--out", folders["out"], "--show-dir", folders["show"])
@@ -88,6 +93,9 @@ def test_a_user_s_afternoon(call: Call, path: Path, images: Path, tmp_path: Path
     scores = json.loads(next(folders["tested"].glob("*/*.json")).read_text())
     assert scores["top1"] > 0.8
     assert min(Image.open(folders["tested"] / "confusion.png").size) > 200
+    page = parse_page((folders["tested"] / "report.html").read_text())
+    assert f"checkpoint{work / 'iter_30.pth'}" in page.text
+    assert "green" in page.text
     for name in COLOURS:
         assert Image.open(folders["show"] / name / "0.jpg").height >= 160
         saved = json.loads((folders["out"] / name / "0.json").read_text())

@@ -86,5 +86,6 @@ def _score_part(rank: int, world_size: int) -> dict[str, float]:
     return score(truth[rank::world_size], scores[rank::world_size])
 
 
-def test_the_number_of_processes_changes_no_bit(in_processes: Callable[..., list[Any]]) -> None:
-    assert in_processes(_score_part, 2) == [score(*data(5, views=3))] * 2
+@pytest.mark.parametrize("world_size", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_the_number_of_processes_changes_no_bit(in_processes: Callable[..., list[Any]], world_size: int) -> None:
+    assert in_processes(_score_part, world_size) == [score(*data(5, views=3))] * world_size

@@ -185,7 +185,7 @@ def test_a_window_is_what_the_sampling_takes_and_moves_by_half(
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
 def test_windows_are_positive_numbers_of_seconds(seconds: float) -> None:
-    with pytest.raises(ConfigError, match="--slide-stride must be a positive number of seconds"):
+    with pytest.raises(ConfigError, match="slide_stride must be a positive number of seconds"):
         SlidingWindows({"sampling": {"type": "SegmentSampling", "frames": 4}}, 1, seconds)
 
 

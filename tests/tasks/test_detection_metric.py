@@ -321,6 +321,16 @@ def test_confusions_have_a_background() -> None:
     assert {tuple(cell.tolist()): int(matrix[tuple(cell)]) for cell in matrix.nonzero()} == hits
 
 
+def test_the_score_of_an_image_is_the_f1_of_its_objects() -> None:
+    boxes = np.float32([[0, 0, 40, 40], [100, 0, 140, 40], [200, 0, 240, 40]])
+    true = (boxes, np.array([0, 1, 2]), np.array([False] * 3))
+    found = (boxes[:2], np.float32([0.9, 0.8]), np.array([0, 2]))  # one right, one of another class, one missed
+    nothing = (boxes[:0], np.float32([]), np.array([], dtype=np.int64))
+    metric = metric_of([pair(0, *true, found, False), pair(1, *nothing[::2], np.array([], bool), nothing, False)])
+    assert metric.batch_scores[0] == pytest.approx(2 * 1 / (3 + 2))
+    assert math.isnan(metric.batch_scores[1])
+
+
 def test_a_match_of_the_same_class_goes_before_a_better_one_of_another() -> None:
     boxes = np.float32([[0, 0, 40, 40], [2, 0, 42, 40]])
     found = np.float32([[0, 0, 40, 40], [2, 0, 42, 40]])

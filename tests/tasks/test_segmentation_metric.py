@@ -58,6 +58,14 @@ def test_means_equal_an_independent_count(batch_size: int) -> None:
     assert score(data, batch_size, 13) == pytest.approx(by_hand(data), rel=1e-12)
 
 
+def test_the_score_of_an_image_is_the_mean_iou_of_the_classes_in_it() -> None:
+    data, metric, image = pairs(3), MeanIoU(), Image(torch.zeros(3, 1, 1, dtype=torch.uint8))
+    metric.dataset_meta = {"classes": CLASSES}
+    samples = [Sample(image, SegTarget(Mask(torch.from_numpy(t))), Meta("", t.shape, t.shape)) for t, _ in data]
+    metric.process(samples, [SegPrediction(torch.from_numpy(p)) for _, p in data])
+    assert metric.batch_scores == pytest.approx([by_hand([one])["mIoU"] for one in data])
+
+
 def test_a_metric_can_be_used_again_from_nothing() -> None:
     data = pairs(4)
     metric = MeanIoU()

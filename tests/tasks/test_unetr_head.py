@@ -211,7 +211,7 @@ def test_predictions_are_on_the_grid_of_the_file() -> None:
     meta = Meta("a.nii.gz", (5, 4, 6), (6, 8, 7), to_input)
     for outputs in (labels, logits):
         (found,) = head.predict(outputs, [meta])
-        assert (found.path, found.mask.dtype, found.mask.shape) == ("a.nii.gz", torch.uint8, (5, 4, 6))
+        assert (found.like, found.mask.dtype, found.mask.shape) == ("a.nii.gz", torch.uint8, (5, 4, 6))
         assert found.mask.nonzero().tolist() == [[2, 0, 4]]
         assert found.mask[2, 0, 4] == 2
     same = replace(meta, to_input=None, original_size=(6, 8, 8), input_size=(6, 8, 8))

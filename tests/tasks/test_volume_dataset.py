@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from nibabel.orientations import axcodes2ornt, ornt_transform
 from torch import Tensor
 
@@ -290,7 +291,7 @@ def test_both_pipelines_of_a_config_are_checked_before_data_are_read() -> None:
     base = dict(type="VolumeDataset", prepare=[RAS], transforms=RANDOM)
     for change in (dict(prepare=[dict(RAS, axcode="RAS")]), dict(transforms=[dict(CROP, spatial_sizes=1)])):
         with pytest.raises(ConfigError, match=r"Did you mean '(axcodes|spatial_size)'"):
-            check_config(dict(train_dataloader=dict(batch_size=1, dataset={**base, **change})))  # type: ignore[arg-type]
+            check_config(Config(dict(train_dataloader=dict(batch_size=1, dataset={**base, **change}))))
 
 
 def test_multi_scale_is_refused(root: Path) -> None:

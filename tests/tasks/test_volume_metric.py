@@ -92,6 +92,12 @@ def test_a_class_in_neither_is_left_out_and_in_only_one_has_dice_0_and_no_distan
     assert metric.evaluated[0].values[:, :2].flatten().tolist() == pytest.approx([1, 0, 0, nan, nan, nan], nan_ok=True)
 
 
+def test_the_score_of_a_volume_is_its_mean_dice() -> None:
+    for case in cases(2):
+        metric, means = score([case])
+        assert metric.batch_scores == pytest.approx([means["mDice"]])
+
+
 def test_without_any_class_means_are_undefined() -> None:
     nothing = torch.zeros(3, 3, 3, dtype=torch.uint8)
     _, means = score([(nothing, nothing, (1.0, 1.0, 1.0))])
@@ -157,6 +163,7 @@ def _score_part(rank: int, world_size: int) -> dict[str, float]:
 
 
 @pytest.mark.slow
-def test_the_number_of_processes_changes_no_bit(in_processes: Callable[..., list[Any]]) -> None:
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_the_number_of_processes_changes_no_bit(in_processes: Callable[..., list[Any]], world_size: int) -> None:
     alone = _score_part(0, 1)
-    assert in_processes(_score_part, 2) == [alone, alone]
+    assert in_processes(_score_part, world_size) == [alone] * world_size

@@ -34,7 +34,7 @@ def prediction(tmp_path: Path) -> VolumePrediction:
 def test_labels_are_read_back_on_the_grid_of_the_file(prediction: VolumePrediction, tmp_path: Path) -> None:
     path = prediction.save(tmp_path / "folder" / "a.b")
     assert path.name == "a.b.nii.gz"
-    assert np.array_equal(nibabel.load(path).affine, nibabel.load(prediction.path).affine)
+    assert np.array_equal(nibabel.load(path).affine, nibabel.load(prediction.like).affine)
     again = VolumePrediction.load(tmp_path / "folder" / "a.b")
     assert torch.equal(again.mask, prediction.mask)
     assert again.summary(CLASSES) == prediction.summary(CLASSES)
@@ -53,7 +53,7 @@ def test_the_summary_tells_millilitres_of_the_classes_that_occur(prediction: Vol
 
 
 def test_pictures_show_classes_where_they_are(prediction: VolumePrediction) -> None:
-    sheet = plane_sheet(read_volume(prediction.path), SPACING)
+    sheet = plane_sheet(read_volume(prediction.like), SPACING)
     drawn = prediction.draw(sheet, CLASSES, PALETTE)
     labels = label_sheet(prediction.mask.numpy(), SPACING)
     changed = (drawn[:, : sheet.shape[1]] != sheet).any(-1)
@@ -65,7 +65,7 @@ def test_pictures_show_classes_where_they_are(prediction: VolumePrediction) -> N
 
 
 def test_the_truth_is_drawn_alike_and_on_a_resized_sheet_too(prediction: VolumePrediction) -> None:
-    sheet = plane_sheet(read_volume(prediction.path), SPACING)
+    sheet = plane_sheet(read_volume(prediction.like), SPACING)
     target = VolumeTarget(prediction.mask, torch.tensor(SPACING))
     width = sheet.shape[1]
     truth = prediction.draw_truth(sheet, target, CLASSES, PALETTE)

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from densevit.engine.checkpoint import find_fault, load_model, read_manifest, save_checkpoint
+from densevit.engine.checkpoint import find_fault, find_latest, load_model, save_checkpoint
+from densevit.engine.manifest import read_manifest
 from densevit.engine.runner import Runner
 from densevit.errors import CheckpointError, ConfigError, DataError, NonFiniteLossError
 
@@ -61,6 +63,7 @@ class _With:
         return getattr(self.file, name)
 
 
+@pytest.mark.fault("full disk while a checkpoint is written", "the one before is whole, and named")
 def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_checkpoint(STATE, tmp_path / "iter_1.pth")
     monkeypatch.setattr("builtins.open", FullDisk(room=100))
@@ -71,21 +74,28 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path: Path, monkeypatc
     assert find_fault(tmp_path / "iter_1.pth") is None
 
 
-def test_every_damage_to_a_checkpoint_is_noticed(tmp_path: Path) -> None:
-    path = tmp_path / "iter_1.pth"
-    save_checkpoint(STATE, path)
+@pytest.mark.fault("byte of a checkpoint flipped, or the rest of it cut off", "noticed; the one before is named")
+def test_every_damage_to_a_checkpoint_is_noticed(tmp_path: Path, record_property: Callable[[str, int], None]) -> None:
+    path = tmp_path / "iter_2.pth"
+    save_checkpoint(STATE, tmp_path / "iter_1.pth")
+    save_checkpoint({**STATE, "meta": {"iter": 2, "epoch": 0}}, path)
     data = path.read_bytes()
-    for place in range(0, len(data), len(data) // 64):
+    places = range(0, len(data), len(data) // 64)
+    for place in places:
         flipped = bytearray(data)
         flipped[place] ^= 1
-        path.write_bytes(flipped)
-        assert "is corrupt" in str(find_fault(path))
-        path.write_bytes(data[:place])
-        assert "is corrupt" in str(find_fault(path))
+        for damaged in (flipped, data[:place]):
+            path.write_bytes(damaged)
+            assert "is corrupt" in str(find_fault(path))
+            told: list[str] = []
+            assert find_latest(tmp_path, told.append) == tmp_path / "iter_1.pth"
+            assert "iter_2.pth is corrupt" in told[0]
     path.write_bytes(data)
     assert find_fault(path) is None
+    record_property("tries", 2 * len(places))
 
 
+@pytest.mark.fault("checkpoint of another model", "refused, names what differs")
 def test_a_checkpoint_of_another_model_is_refused_and_says_of_which(config: Config, tmp_path: Path) -> None:
     runner = run(config, tmp_path / "run")
     config.model.head.num_classes = 5
@@ -96,6 +106,7 @@ def test_a_checkpoint_of_another_model_is_refused_and_says_of_which(config: Conf
     assert runner.iter == 8
 
 
+@pytest.mark.fault("checkpoint without optimizer resumed", "refused, names `--weights`")
 def test_an_optimizer_is_needed_to_resume(config: Config, tmp_path: Path) -> None:
     run(config, tmp_path / "run")
     path = tmp_path / "run" / "iter_8.pth"
@@ -107,6 +118,7 @@ def test_an_optimizer_is_needed_to_resume(config: Config, tmp_path: Path) -> Non
         run(config, tmp_path / "second")
 
 
+@pytest.mark.fault("loss that is not finite", "stops, names the files; no such weights are saved")
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_files(config: Config, tmp_path: Path) -> None:
     config.optim_wrapper.optimizer.lr = 1e30
     with pytest.raises(NonFiniteLossError, match=r"scenes/images/train/\d+\.jpg.*--resume"):
@@ -122,6 +134,7 @@ def test_a_wrong_number_of_classes_is_found_before_training(config: Config, tmp_
         run(config, tmp_path / "run")
 
 
+@pytest.mark.fault("label out of range", "stops before training, names the file")
 def test_a_label_out_of_range_is_found_before_training(config: Config, scenes: Path, tmp_path: Path) -> None:
     mask = np.full((64, 80), 7, np.uint8)
     cv2.imwrite(str(scenes / "annotations/train/003.png"), mask)
@@ -129,6 +142,7 @@ def test_a_label_out_of_range_is_found_before_training(config: Config, scenes: P
         run(config, tmp_path / "run")
 
 
+@pytest.mark.fault("image truncated", "recorded and replaced, the run goes on")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_truncated_image_is_recorded_and_replaced(config: Config, scenes: Path, tmp_path: Path, workers: int) -> None:
     path = scenes / "images/train/003.jpg"
@@ -140,6 +154,7 @@ def test_a_truncated_image_is_recorded_and_replaced(config: Config, scenes: Path
     assert Path(entries[0]["replaced_by"]).name == "004.jpg"
 
 
+@pytest.mark.fault("too many images truncated", "stops, names the list of them")
 def test_a_run_stops_when_too_many_images_are_bad(config: Config, scenes: Path, tmp_path: Path) -> None:
     for index in range(4):
         path = scenes / f"images/train/{index:03d}.jpg"
@@ -149,6 +164,7 @@ def test_a_run_stops_when_too_many_images_are_bad(config: Config, scenes: Path, 
         run(config, tmp_path / "run")
 
 
+@pytest.mark.fault("image truncated, in an evaluation", "left out, and said")
 def test_a_bad_image_is_left_out_of_an_evaluation(config: Config, scenes: Path, tmp_path: Path) -> None:
     runner = run(config, tmp_path / "run")
     path = scenes / "images/val/013.jpg"
@@ -160,6 +176,7 @@ def test_a_bad_image_is_left_out_of_an_evaluation(config: Config, scenes: Path, 
     assert "4 of 5 samples are scored" in log.read_text()
 
 
+@pytest.mark.fault("half-written `*.tmp` left behind", "cleared")
 def test_orphans_of_a_killed_save_are_cleared(config: Config, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "iter_2.pth.tmp").write_bytes(b"half")
@@ -167,11 +184,23 @@ def test_orphans_of_a_killed_save_are_cleared(config: Config, tmp_path: Path) ->
     assert not list((tmp_path / "run").glob("*.tmp"))
 
 
+@pytest.mark.fault("both newest checkpoints corrupt", "resumed before them; the new ones are kept")
+def test_a_run_resumed_before_corrupt_checkpoints_keeps_its_new_ones(config: Config, tmp_path: Path) -> None:
+    config.default_hooks.checkpoint = {"type": "CheckpointHook", "interval": 2, "max_keep_ckpts": 3}
+    run(config, tmp_path / "run")
+    for name in ("iter_6.pth", "iter_8.pth"):
+        (tmp_path / "run" / name).write_bytes(b"corrupt")
+    config.default_hooks.checkpoint = {"type": "CheckpointHook", "interval": 1, "max_keep_ckpts": 1}
+    config.train_cfg.max_iters = 5
+    config.resume = True
+    run(config, tmp_path / "run")
+    assert find_fault(tmp_path / "run" / "iter_5.pth") is None
+
+
 def test_the_log_says_what_is_being_trained_with(config: Config, tmp_path: Path) -> None:
-    config.auto_scale_lr = {"enable": False, "base_batch_size": 16}
     run(config, tmp_path / "run")
     log = next((tmp_path / "run").glob("*/*.log")).read_text()
-    assert "= 4; the recipe is for 16: consider --auto-scale-lr" in log
+    assert "batch size: 4 x 1 processes x 1 accumulated = 4" in log
     assert re.search(r"Iter\(val\).*mIoU.*loss", log)
 
 

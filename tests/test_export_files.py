@@ -179,3 +179,12 @@ def test_what_cannot_be_exported_is_said(files: Files) -> None:
     model.head.export = lambda outputs, space: {"logits": outputs if outputs.sum() > 0 else -outputs}
     with pytest.raises(ConfigError, match=r"MiT with SegFormerHead has no graph.*docs/export\.md"):
         files(model, (64, 64), static=True)
+
+
+@pytest.mark.slow
+def test_what_onnx_does_not_have_is_said(files: Files) -> None:
+    torch.manual_seed(0)
+    model = create_model("MiT", "segmentation", num_classes=3, **TINY).eval()
+    model.head.export = lambda outputs, space: {"logits": torch.special.i1e(outputs)}
+    with pytest.raises(ConfigError, match="written as ONNX: add --static, or --format pt2"):
+        files(model, (64, 64), static=True)

@@ -132,6 +132,14 @@ def test_a_file_that_gives_something_else_is_removed(
     assert not out.exists()
 
 
+def test_the_config_of_a_compiled_model_is_exported_too(
+    call: Call, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda *arguments, **options: pytest.fail("was compiled"))
+    options = ("--size", 64, 64, "--static", "--cfg-options", "model.compile=dict(backend='aot_eager')")
+    assert call("export", path, tmp_path / "random.pth", "--out", tmp_path / "model.pt2", *options) == 0
+
+
 def test_a_file_that_does_not_run_is_removed(
     call: Call, path: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,10 +46,10 @@ def compare(graph: Graph, run: Run, size: InputSize) -> list[Row]:
         try:
             found, exported = _timed(run, x)
         except Exception as error:  # of whichever runtime
-            name, reason = type(graph.model.backbone).__name__, str(error).splitlines()[0]
-            hint = ": add --static" if size.batch else ""
+            parts = f"{type(graph.model.backbone).__name__} with {type(graph.model.head).__name__}"
+            hint, reason = ": add --static" if size.batch else "", str(error).splitlines()[0]
             raise ConfigError(
-                f"the graph of {name} does not run on inputs {tuple(x.shape)}{hint} ({reason})"
+                f"the graph of {parts} does not run on inputs {tuple(x.shape)}{hint} ({reason})"
             ) from error
         rows.append(Row(tuple(x.shape), *difference(expected, found), eager, exported))
     return rows

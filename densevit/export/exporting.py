@@ -48,7 +48,9 @@ def export(
     """
     if form == "onnx":
         check_installed()
-    model: DenseModel = MODELS.build({key: value for key, value in cfg.model.items() if key != "weights"})
+    # A graph is made of the model as it is written, not of what a compiler made of that.
+    options = {key: value for key, value in cfg.model.items() if key not in ("weights", "compile")}
+    model: DenseModel = MODELS.build(options)
     meta = meta_of(load_model(model, Path(checkpoint)))
     named = named_classes(meta, cfg, model.head.num_classes)
     size = input_size(model, space or usual_space(cfg, model), static)

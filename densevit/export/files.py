@@ -56,7 +56,7 @@ def write(program: ExportedProgram, path: Path, form: str, description: dict[str
     """Write a graph with its description, and the description once more, as JSON, beside it.
 
     Raises:
-        ConfigError: The file cannot be written.
+        ConfigError: The file cannot be written, or not as ONNX.
         InstallationError: ONNX is wanted and is not installed.
     """
     text = json.dumps(description)
@@ -82,6 +82,7 @@ def load(path: Path, form: str) -> Run:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4  # what fails is raised too
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return lambda x: dict(zip(names, session.run(names, {"image": x.numpy()}), strict=True))
@@ -99,8 +100,14 @@ def check_installed() -> None:
 
 def _write_onnx(program: ExportedProgram, path: Path, text: str) -> None:
     outputs = list(program.call_spec.out_spec.context)  # names, in their order
-    with _quiet():
-        made = torch.onnx.export(program, input_names=["image"], output_names=outputs, dynamo=True, verbose=False)
+    try:
+        with _quiet():
+            made = torch.onnx.export(program, input_names=["image"], output_names=outputs, dynamo=True, verbose=False)
+    except RuntimeError as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise ConfigError(
+            f"not all of the graph can be written as ONNX: add --static, or --format pt2 ({reason})"
+        ) from error
     assert made is not None
     made.model.metadata_props[KEY] = text
     weights = sum(value.nbytes for value in program.state_dict.values())

@@ -136,7 +136,7 @@ def test_the_config_of_a_compiled_model_is_exported_too(
     call: Call, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.nn.Module, "compile", lambda *arguments, **options: pytest.fail("was compiled"))
-    options = ("--size", 64, 64, "--static", "--cfg-options", "model.compile=dict(backend='aot_eager')")
+    options = ("--size", 64, 64, "--static", "--cfg-options", "model.compile=True")
     assert call("export", path, tmp_path / "random.pth", "--out", tmp_path / "model.pt2", *options) == 0
 
 

@@ -150,8 +150,8 @@ def reshard(model: nn.Module) -> None:
 class ShardingHook(Hook):
     """What a run does for a split model; nothing if it is whole.
 
-    Evaluation, and the report after training, have the whole weights in every process. Gradients of accumulated steps
-    are added up in each process, and summed over the processes with those of the last step.
+    Evaluation has the whole weights in every process. Gradients of accumulated steps are added up in each process, and
+    summed over the processes with those of the last step.
     """
 
     priority = "VERY_LOW"  # gathers after averaged weights were put in place
@@ -176,9 +176,6 @@ class ShardingHook(Hook):
 
     def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         reshard(runner.model)
-
-    def after_train(self, runner: Any) -> None:
-        gather(runner.model)
 
 
 def _has_batch_norm(block: nn.Module) -> bool:

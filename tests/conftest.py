@@ -1,6 +1,7 @@
 """What tests share: a small real dataset with its config, calls of tools, several processes."""
 
 import multiprocessing
+import os
 import runpy
 import sys
 from collections.abc import Callable
@@ -24,6 +25,28 @@ TOOLS = Path(__file__).parents[1] / "tools"
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)  # the models are small: more threads only wait for each other
+
+
+class Attack:
+    """Unpickled naively, it makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.fixture
+def ran(tmp_path: Path) -> Path:
+    """Return the folder that an `attack` makes."""
+    return tmp_path / "ran"
+
+
+@pytest.fixture
+def attack(ran: Path) -> object:
+    """Return what shows, by the folder ``ran``, that it was unpickled naively."""
+    return Attack(ran)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The folder of a checkpoint: what goes in comes out, what is damaged is said, and nothing in it is run."""
 
 import json
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,6 @@ CONTENTS: dict[str, Any] = {
     "optimizer": {"state": {0: {"step": torch.tensor(7.0)}, 10: {"step": 2}}, "param_groups": [{"betas": (0.9, 0.99)}]},
     "counts": [torch.tensor(2**40), torch.tensor([True, False])],
 }
-
-
-class Attack:
-    """Unpickled naively, it makes a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.folder),)
 
 
 @pytest.fixture
@@ -58,25 +47,25 @@ def test_what_goes_in_comes_out(folder: Path) -> None:
     assert_same(read_file(folder), CONTENTS)
 
 
-def test_the_pickle_of_torch_is_not_read(folder: Path, tmp_path: Path) -> None:
-    (folder / ".metadata").write_bytes(pickle.dumps(Attack(tmp_path / "ran")))
+def test_the_pickle_of_torch_is_not_read(folder: Path, ran: Path, attack: object) -> None:
+    (folder / ".metadata").write_bytes(pickle.dumps(attack))
     assert_same(read_folder(folder), CONTENTS)
     (folder / CONTENT).unlink()
     with pytest.raises(CheckpointError, match=r"iter_3 is no checkpoint of ours.*pickle.*dcp_to_torch_save"):
         read_folder(folder)
-    assert not (tmp_path / "ran").exists()
+    assert not ran.exists()
 
 
-def test_code_in_the_place_of_a_tensor_is_not_run(folder: Path, tmp_path: Path) -> None:
+def test_code_in_the_place_of_a_tensor_is_not_run(folder: Path, ran: Path, attack: object) -> None:
     described = json.loads((folder / CONTENT).read_text())
-    torch.save(Attack(tmp_path / "ran"), folder / "__0_0.distcp")
+    torch.save(attack, folder / "__0_0.distcp")
     for entry in described["tensors"].values():
         for part in entry["parts"]:
             part[3:] = [0, (folder / "__0_0.distcp").stat().st_size]
     (folder / CONTENT).write_text(json.dumps(described))
     with pytest.raises(CheckpointError, match="iter_3 is corrupt"):
         read_folder(folder)
-    assert not (tmp_path / "ran").exists()
+    assert not ran.exists()
 
 
 def test_a_file_out_of_the_folder_is_not_read(folder: Path) -> None:

@@ -28,39 +28,23 @@ from densevit.weights import load_weights, read_file
 TOOLS = Path(__file__).parents[1] / "tools"
 
 
-class Attack:
-    """Unpickled naively, it makes a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.folder),)
-
-
-@pytest.fixture
-def ran(tmp_path: Path) -> Path:
-    """Return the folder that an attack makes."""
-    return tmp_path / "ran"
-
-
-def plant(kind: str, path: Path, ran: Path) -> Path:
+def plant(kind: str, path: Path, attack: object) -> Path:
     """Write a file of weights with an attack in it."""
-    attack = {"state_dict": {"weight": torch.ones(2)}, "hook": Attack(ran)}
+    content = {"state_dict": {"weight": torch.ones(2)}, "hook": attack}
     if kind == "objects in .npz":
         path = path.with_suffix(".npz")
-        np.savez(path, weight=np.array([Attack(ran)], dtype=object))
+        np.savez(path, weight=np.array([attack], dtype=object))
     elif kind == "objects in .npy":
         path = path.with_suffix(".npz")
         with path.open("wb") as file:
-            np.save(file, np.array([Attack(ran)], dtype=object))
+            np.save(file, np.array([attack], dtype=object))
     elif kind == "plain pickle":
-        path.write_bytes(pickle.dumps(attack))
+        path.write_bytes(pickle.dumps(content))
     elif kind == "plain pickle as .safetensors":
         path = path.with_suffix(".safetensors")
-        path.write_bytes(pickle.dumps(attack))
+        path.write_bytes(pickle.dumps(content))
     else:
-        torch.save(attack, path, _use_new_zipfile_serialization=kind == "torch's zip")
+        torch.save(content, path, _use_new_zipfile_serialization=kind == "torch's zip")
     return path
 
 
@@ -77,10 +61,10 @@ KINDS = (
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("kind", KINDS)
 def test_code_in_weights_is_never_run(
-    kind: str, ran: Path, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, ran: Path, attack: object, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # which some set for other software
-    path, model = plant(kind, tmp_path / "weights.pth", ran), MODELS.build(config.model)
+    path, model = plant(kind, tmp_path / "weights.pth", attack), MODELS.build(config.model)
     for read in (read_file, lambda p: load_weights(model, p), lambda p: load_model(model, p)):
         with pytest.raises(CheckpointError, match=path.name):
             read(path)
@@ -88,8 +72,8 @@ def test_code_in_weights_is_never_run(
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_code_in_weights_is_run_by_no_way_into_a_run(ran: Path, config: Config, tmp_path: Path) -> None:
-    path = plant("torch's zip", tmp_path / "weights.pth", ran)
+def test_code_in_weights_is_run_by_no_way_into_a_run(ran: Path, attack: object, config: Config, tmp_path: Path) -> None:
+    path = plant("torch's zip", tmp_path / "weights.pth", attack)
     for way in ({"load_from": str(path), "resume": True}, {"load_from": str(path)}, {}):
         cfg = Config({**config.to_dict(), **way})
         if not way:
@@ -101,10 +85,10 @@ def test_code_in_weights_is_run_by_no_way_into_a_run(ran: Path, config: Config, 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_tools_say_in_one_line_what_a_file_asks_to_run(  # type: ignore[no-untyped-def]
-    call, capsys, ran: Path, config: Config, scenes: Path, tmp_path: Path
+    call, capsys, ran: Path, attack: object, config: Config, scenes: Path, tmp_path: Path
 ) -> None:
     config.dump(tmp_path / "tiny.py")
-    path, image = plant("torch's zip", tmp_path / "weights.pth", ran), next((scenes / "images" / "val").iterdir())
+    path, image = plant("torch's zip", tmp_path / "weights.pth", attack), next((scenes / "images" / "val").iterdir())
     assert call("predict", tmp_path / "tiny.py", path, image, "--out", tmp_path / "out") == 2
     assert call("test", tmp_path / "tiny.py", path) == 2
     assert call("train", tmp_path / "tiny.py", "--weights", path, "--work-dir", tmp_path / "new") == 2
@@ -114,17 +98,17 @@ def test_tools_say_in_one_line_what_a_file_asks_to_run(  # type: ignore[no-untyp
     assert not ran.exists()
 
 
-def test_the_planted_attack_would_have_worked(ran: Path, tmp_path: Path) -> None:
-    pickle.loads(plant("plain pickle", tmp_path / "weights.pth", ran).read_bytes())
+def test_the_planted_attack_would_have_worked(ran: Path, attack: object, tmp_path: Path) -> None:
+    pickle.loads(plant("plain pickle", tmp_path / "weights.pth", attack).read_bytes())
     assert ran.is_dir()
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 5])
-def test_code_in_pickles_of_data_is_never_run(ran: Path, protocol: int, tmp_path: Path) -> None:
+def test_code_in_pickles_of_data_is_never_run(ran: Path, attack: object, protocol: int, tmp_path: Path) -> None:
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     for name in [f"data_batch_{i}" for i in range(1, 6)]:
-        (folder / name).write_bytes(pickle.dumps({b"data": Attack(ran), b"labels": [0]}, protocol))
+        (folder / name).write_bytes(pickle.dumps({b"data": attack, b"labels": [0]}, protocol))
     with pytest.raises(DataError, match=r"data_batch_1: unsafe: the pickle asks for posix\.mkdir"):
         read_cifar(tmp_path, "train", 10)
     assert not ran.exists()

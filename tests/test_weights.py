@@ -2,7 +2,6 @@
 
 import argparse
 import collections
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -214,30 +213,20 @@ def test_any_other_folder_is_refused(tmp_path: Path) -> None:
         read_file(tmp_path)
 
 
-class Attack:
-    """Unpickled naively, it makes a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.folder),)
-
-
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_code_in_a_file_is_named_and_not_run(protocol: int, tmp_path: Path) -> None:
-    attack = {"state_dict": {}, "hook": Attack(tmp_path / "ran")}
-    torch.save(attack, tmp_path / "new.pth", pickle_protocol=protocol)
-    torch.save(attack, tmp_path / "old.pth", pickle_protocol=protocol, _use_new_zipfile_serialization=False)
-    (tmp_path / "plain.pth").write_bytes(pickle.dumps(attack, protocol))
+def test_code_in_a_file_is_named_and_not_run(protocol: int, ran: Path, attack: object, tmp_path: Path) -> None:
+    content = {"state_dict": {}, "hook": attack}
+    torch.save(content, tmp_path / "new.pth", pickle_protocol=protocol)
+    torch.save(content, tmp_path / "old.pth", pickle_protocol=protocol, _use_new_zipfile_serialization=False)
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(content, protocol))
     for name in ("new", "old", "plain"):
         with pytest.raises(CheckpointError, match=rf"{name}\.pth (?!.*weights_only)") as refused:
             read_file(tmp_path / f"{name}.pth")
         if protocol == 2:  # torch's own
             assert "asks to run posix.mkdir" in str(refused.value)
             assert "safetensors" in str(refused.value)
-    assert not (tmp_path / "ran").exists()
+    assert not ran.exists()
 
 
 def test_arguments_kept_by_official_releases_do_no_harm(source: Model, model: Model, tmp_path: Path) -> None:

@@ -9,6 +9,9 @@ PLOTS = ["scikit-learn>=1.5"]
 EXPORT = ["onnx>=1.19", "onnxruntime>=1.23", "onnxscript>=0.5.6"]  # torch.onnx writes by the last
 # For those who ask for it, see densevit/data/video.py. It has wheels for these machines only.
 DECORD = "decord>=0.6; platform_machine in 'x86_64 AMD64' and sys_platform in 'linux win32'"
+WEB = ["gradio>=6.16"]
+DOCS = ["furo>=2025.7", "myst-parser>=4", "sphinx>=8.1", "sphinx-copybutton>=0.5.2"]
+BROWSER = ["playwright>=1.50"]  # drives the Chromium that is there; it is asked for none of its own
 PYTEST = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6"]
 PEERS = ["pycocotools>=2.0.8", "transformers>=5.0", *TIMM]
 TEST = [*PYTEST, *PEERS, *PLOTS, *EXPORT]
@@ -50,7 +53,9 @@ setup(
         "timm": TIMM,
         "plots": PLOTS,
         "export": EXPORT,
+        "web": WEB,
+        "docs": DOCS,
         "test": TEST,
-        "dev": [*TEST, "mypy>=1.13", "pre-commit>=4", "ruff>=0.8"],
+        "dev": [*TEST, *WEB, *BROWSER, *DOCS, "mypy>=1.13", "pre-commit>=4", "ruff>=0.8"],
     },
 )

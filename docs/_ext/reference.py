@@ -44,13 +44,13 @@ def _by_task(kinds: Registry, *more: Part) -> tuple[Part, ...]:
 
 PAGES = {
     "backbones": Page(
-        "Backbones",
+        "Backbone types",
         "``model.backbone``. A variant is named by its ``type`` alone; arguments of its class change it.",
         (Part("", registry.BACKBONES),),
     ),
-    "necks": Page("Necks", "``model.neck``. ``specs`` come from the backbone.", (Part("", registry.NECKS),)),
+    "necks": Page("Neck types", "``model.neck``. ``specs`` come from the backbone.", (Part("", registry.NECKS),)),
     "heads": Page(
-        "Heads",
+        "Head types",
         "``model.head``. ``specs`` and ``token_channels`` come from the backbone, or the neck.",
         _by_task(registry.HEADS),
     ),
@@ -64,9 +64,9 @@ PAGES = {
             Part("Averages of weights", registry.MODELS, ("densevit.engine.ema",)),
         ),
     ),
-    "datasets": Page("Datasets", "``dataset`` of a loader.", _by_task(registry.DATASETS)),
+    "datasets": Page("Dataset types", "``dataset`` of a loader.", _by_task(registry.DATASETS)),
     "transforms": Page(
-        "Transforms",
+        "Transform types",
         "``transforms`` of a dataset, and ``sampling`` of clips. Images take those of torchvision too, volumes those "
         "of MONAI for dictionaries.",
         (
@@ -76,7 +76,7 @@ PAGES = {
         ),
     ),
     "metrics": Page(
-        "Metrics",
+        "Metric types",
         "``val_evaluator`` and ``test_evaluator``: one, or a list.",
         (Part("Classification", registry.METRICS, ("densevit.engine.accuracy",)), *_by_task(registry.METRICS)),
     ),
@@ -92,7 +92,7 @@ PAGES = {
             Part("Loops", registry.LOOPS),
         ),
     ),
-    "hooks": Page("Hooks", "``default_hooks`` and ``custom_hooks``.", (Part("", registry.HOOKS),)),
+    "hooks": Page("Hook types", "``default_hooks`` and ``custom_hooks``.", (Part("", registry.HOOKS),)),
     "logging": Page(
         "Logging and mmengine's parts",
         "``visualizer`` with its ``vis_backends``, ``log_processor``, and what mmengine builds by itself.",

@@ -26,7 +26,7 @@ source_suffix = {".md": "markdown", ".markdown": "markdown", ".rst": "restructur
 exclude_patterns = ["_build", "_ext"]
 myst_heading_anchors = 4
 default_role = "py:obj"
-smartquotes = False  # values of keys are to be copied
+smartquotes = False  # values of keys are to be copied, and options begin with two hyphens
 
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"

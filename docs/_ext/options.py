@@ -50,6 +50,6 @@ def _facts(action: argparse.Action) -> Iterator[str]:
     """Yield what the text of an option need not say."""
     if not action.option_strings and action.choices is not None:
         yield f"One of {', '.join(f'``{c}``' for c in action.choices)}."
-    said = "default" in (action.help or "")
+    said = "default" in (action.help or "") or f"({action.default}" in (action.help or "")
     if action.default not in (None, False, argparse.SUPPRESS) and action.default != {} and not said:
         yield f"Default: ``{action.default}``."

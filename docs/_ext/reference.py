@@ -170,6 +170,13 @@ def resolve(app: Sphinx, env: Any, node: Any, content: nodes.Node) -> nodes.Node
     return reference
 
 
+def put_dashes(app: Sphinx, tree: nodes.document) -> None:
+    """Exchange what Sphinx puts between an argument and its text; smart quotes, which would, are off."""
+    for text in list(tree.findall(nodes.Text)):
+        if text == " -- ":
+            text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
+
+
 CONFIGURED: set[Any] = set()
 
 
@@ -179,4 +186,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", describe, priority=400)  # before napoleon, which reads what is left
     app.connect("autodoc-process-signature", hide_signature)
     app.connect("missing-reference", resolve)
+    app.connect("doctree-read", put_dashes)
     return {"parallel_read_safe": True}

@@ -72,6 +72,7 @@ def test_every_option_of_a_command_has_an_entry(name: str, extension: Extension)
     page = extension("options").page()
     section = page.split(f".. program:: densevit {name}\n")[1].split(".. program::")[0]
     for action in command(name)[0]._actions:
+        assert action.help, f"{name} does not say what {action.dest} is"
         for option in action.option_strings:
             assert option in ("-h", "--help") or re.search(rf"^\.\. option:: .*{option}\b", section, re.MULTILINE)
 

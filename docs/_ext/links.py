@@ -17,19 +17,25 @@ PROJECT = {
     DOCS.parent / f"{name}.md": DOCS / "project" / f"{name.lower()}.markdown"
     for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")
 }
-_TARGET = re.compile(r"(?<=\]\()[^)\s#:]+")
+_LINK = re.compile(r"\[([^\[\]]*)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
 
 
 def moved(text: str, file: Path, page: Path) -> str:
-    """Return the Markdown of ``file`` with links as they must be on ``page``, which may be another file."""
+    """Return the Markdown of ``file`` with links as they must be on ``page``, which may be another file.
 
-    def target(match: re.Match[str]) -> str:
-        path = (file.parent / match[0]).resolve()
+    Of links to folders, which are no pages, the text is left.
+    """
+
+    def link(match: re.Match[str]) -> str:
+        path = (file.parent / match[2]).resolve()
         if not path.exists():
             return match[0]  # code that looks like a link, or one that the build will name
-        return Path(os.path.relpath(PROJECT.get(path, path), page.parent)).as_posix()
+        if path.is_dir():
+            return match[1]
+        target = Path(os.path.relpath(PROJECT.get(path, path), page.parent)).as_posix()
+        return f"[{match[1]}]({target}{match[3] or ''})"
 
-    return _TARGET.sub(target, text)
+    return _LINK.sub(link, text)
 
 
 def copy_project(app: Sphinx) -> None:

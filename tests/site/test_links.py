@@ -16,6 +16,7 @@ def test_links_to_files_of_the_root_lead_to_their_pages(extension: Extension) ->
     assert moved("[a](backbones.md) [b](../configs/unetr_btcv.py)", page, page) == (
         "[a](backbones.md) [b](../configs/unetr_btcv.py)"
     )
+    assert moved("see [`configs/`](../configs)", page, page) == "see `configs/`", "a folder is no page"
     deeper = DOCS / "reference" / "config.md"
     assert moved("[how](../../SECURITY.md)", deeper, deeper) == "[how](../project/security.markdown)"
 

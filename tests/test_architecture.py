@@ -45,7 +45,7 @@ ORDER = (
 VAGUE = {"utils", "util", "core", "common", "builder", "helpers", "misc", "base"}
 MAX_LINES, MAX_FUNCTION = 400, 60
 LONGER = {"tests/test_contract.py": "one contract"}  # file or file::function -> the reason why it may be longer
-REAL_PATHS = ("/usr/bin/env", "/path/to/", "/proc/", "/usr/share/fonts/")
+REAL_PATHS = ("/usr/bin/env", "/path/to/", "/proc/", "/usr/share/fonts/", "/dev/shm")
 
 
 def sources(*folders: str) -> list[Path]:

@@ -6,10 +6,24 @@ An entry is an item of a list, or a row of a table, that starts with one or more
 import importlib.util
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+from mmengine.config import Config
+from torch import nn
+
+from densevit import BACKBONES, create_model, load_weights
+from densevit.data.folders import list_files
+from densevit.data.readers import read_image
+from densevit.data.volume import read_volume
+from densevit.engine.config import check_config, load_config
+from densevit.errors import DensevitError
+from densevit.inputs import find_files
+from densevit.tasks.detection.coco_file import read_coco
+from densevit.weights import read_file
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "troubleshooting"
@@ -101,6 +115,50 @@ def test_the_pages_can_be_found_from_the_first_and_links_lead_somewhere() -> Non
             headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
             anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert not anchor or anchor in anchors, f"{page.name} links to {path}#{anchor}"
+
+
+def wrong_key() -> None:
+    check_config(Config({"train_dataloader": {"dataset": {}, "batch_size": 1, "shufle": True}}))
+
+
+def no_weights() -> None:
+    load_weights(nn.Identity(), {"state_dict": {"lr": 0.1}})
+
+
+@pytest.mark.parametrize(
+    ("fault", "page"),
+    [
+        (lambda folder: load_config("segformer_b0_ade2k"), "config.md"),
+        (lambda folder: load_config(folder / "none.py"), "config.md"),
+        (lambda folder: wrong_key(), "config.md"),
+        (lambda folder: BACKBONES.build({"type": "mit_b7"}), "config.md"),
+        (
+            lambda folder: BACKBONES.build({"type": "XCiT", "dim": 128, "depth": 1, "num_heads": 4, "patch_size": 7}),
+            "model.md",
+        ),
+        (lambda folder: create_model("mit_b0", task="segment"), "model.md"),
+        (lambda folder: list_files(folder / "none", (".png",)), "images.md"),
+        (lambda folder: list_files(folder, (".png",)), "images.md"),
+        (lambda folder: read_image(folder / "none.png"), "images.md"),
+        (lambda folder: read_coco(folder / "none.json"), "coco.md"),
+        (lambda folder: read_volume(folder / "none.nii.gz"), "images.md"),
+        (lambda folder: read_volume(folder), "volumes.md"),
+        (lambda folder: read_file(folder / "none.pth"), "checkpoints.md"),
+        (lambda folder: read_file(folder), "checkpoints.md"),
+        (lambda folder: no_weights(), "checkpoints.md"),
+        (lambda folder: find_files([folder / "none"]), "prediction.md"),
+    ],
+)
+def test_an_error_as_it_is_printed_is_found(tmp_path: Path, fault: Callable[[Path], Any], page: str) -> None:
+    with pytest.raises(DensevitError) as error:
+        fault(tmp_path)
+    text = " ".join(str(error.value).split())
+    fitting = {where for message, where in described().items() if pattern(message).match(text)}
+    assert any(where.startswith(page) for where in fitting), text
+
+
+def pattern(message: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, message.split(reader.GAP))))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 # Each part may import those above it. A new module of densevit/ gets a line here, as high up as its imports allow.
 ORDER = (
     "errors",
+    "diagnosis",
     "structures",
     "seeding",
     "palette",
@@ -41,6 +42,8 @@ ORDER = (
     "tasks",
     "api",
     "cli",
+    "commands",
+    "__main__",
 )
 VAGUE = {"utils", "util", "core", "common", "builder", "helpers", "misc", "base"}
 MAX_LINES, MAX_FUNCTION = 400, 60

@@ -16,6 +16,7 @@ from mmengine.config import Config
 from torch import nn
 
 from densevit import BACKBONES, create_model, load_weights
+from densevit.commands import COMMANDS
 from densevit.data.folders import list_files
 from densevit.data.readers import read_image
 from densevit.data.volume import read_volume
@@ -115,6 +116,11 @@ def test_the_pages_can_be_found_from_the_first_and_links_lead_somewhere() -> Non
             headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
             anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert not anchor or anchor in anchors, f"{page.name} links to {path}#{anchor}"
+
+
+def test_the_commands_that_are_named_exist() -> None:
+    named = {name for page in pages() for name in re.findall(r"`densevit ([a-z-]+)", page.read_text())}
+    assert "check-data" in named <= COMMANDS.keys()
 
 
 def wrong_key() -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
 
@@ -52,7 +53,7 @@ def test_each_page_stands_in_one_list_of_pages() -> None:
         for block in re.findall(r"^```\{toctree\}\n(.*?)^```", (DOCS / index).read_text(), re.MULTILINE | re.DOTALL):
             entries = [line for line in block.splitlines() if line and not line.startswith(":")]
             patterns = [(folder / entry).as_posix() for entry in entries]
-            named += [p for pattern in patterns for p in pages if Path(p).match(pattern)]
+            named += [p for pattern in patterns for p in pages if fnmatchcase(p, pattern)]
     assert sorted(named) == sorted(set(pages) - {"index"}), "name new pages in docs/index.md"
 
 

@@ -18,6 +18,7 @@ from densevit.commands import run
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"
 GAP = 8
+LEGIBLE = 400  # pixels of the width of an input
 MAX_BYTES = 140_000  # beyond, a picture is saved in 256 colours
 
 
@@ -32,10 +33,10 @@ class Task(NamedTuple):
 
 
 TASKS = {
-    "classification": Task("cct_2_3x2_objects", "classification/val/*/*.jpg", 4, 2, 800),
-    "segmentation": Task("segformer_b0_shapes", "segmentation/images/validation/*.jpg", 4, 2, 700),
-    "detection": Task("mask_rcnn_mit_b0_shapes", "detection/val/*.jpg", 4, 2, 700),
-    "video": Task("timesformer_motion", "video/videos/val_*.mp4", 4, 1, 700),
+    "classification": Task("cct_2_3x2_objects", "classification/val/*/*.jpg", 4, 2, 900),
+    "segmentation": Task("segformer_b0_shapes", "segmentation/images/validation/*.jpg", 4, 2, 900),
+    "detection": Task("mask_rcnn_mit_b0_shapes", "detection/val/*.jpg", 2, 2, 900),
+    "video": Task("timesformer_motion", "video/videos/val_*.mp4", 4, 2, 900),
     "volume": Task("unetr_phantom", "volume/imagesTr/validation_*.nii.gz", 1, 1, 900),
 }
 
@@ -67,10 +68,18 @@ def show_task(name: str, runs: Path, out: Path, quick: bool) -> None:
     predictor = densevit.load(folder)
     files = sorted(Path("data/demo").glob(task.inputs))
     files = [files[i] for i in np.linspace(0, len(files) - 1, task.count).astype(int)]
-    pictures = [result.plot() for result in predictor(files, progress=False)]
+    inputs = files if name in ("video", "volume") else [enlarged(file) for file in files]
+    pictures = [result.plot() for result in predictor(inputs, progress=False)]
     save(beside(pictures, task.columns), out / f"tour_{name}_found.png", task.width)
     if name == "segmentation":
         save(np.asarray(Image.open(folder / "curves.png").convert("RGB")), out / "tour_curves.png", 900)
+
+
+def enlarged(file: Path) -> Image.Image:
+    """Return a picture as large as what is written onto it wants."""
+    picture = Image.open(file)
+    factor = max(1, -(-LEGIBLE // picture.width))
+    return picture.resize((factor * picture.width, factor * picture.height), Image.Resampling.BICUBIC)
 
 
 def show_own_data(out: Path, quick: bool) -> None:
@@ -121,7 +130,7 @@ def save(pixels: np.ndarray, path: Path, width: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path, optimize=True)
     if path.stat().st_size > MAX_BYTES:
-        picture.quantize(256).save(path, optimize=True)
+        picture.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path}: {picture.width} x {picture.height}, {path.stat().st_size / 1000:.0f} kB")
 
 

@@ -97,9 +97,10 @@ class LinearClassifier(Head):
 
     @staticmethod
     def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Rename ``weight``, ``projection.weight`` (official MViT), ``1.weight`` (torchvision) to ``fc.weight``.
+        """Rename to ``fc.weight``: ``weight``, ``projection.weight`` (official MViT), ``1.weight`` (torchvision),
+        ``fc_cls.weight`` (mmaction2).
 
         A ``kernel`` (JAX) is one transposed.
         """
         state = {("weight" if key == "kernel" else key): v.mT if key == "kernel" else v for key, v in state.items()}
-        return {re.sub(r"^(?:projection\.|1\.)?(weight|bias)$", r"fc.\1", key): v for key, v in state.items()}
+        return {re.sub(r"^(?:projection\.|1\.|fc_cls\.)?(weight|bias)$", r"fc.\1", key): v for key, v in state.items()}

@@ -160,7 +160,7 @@ def read_file(path: Path) -> Any:
 
 
 class _Inert:
-    """What stands in a checkpoint that is read for an object that is not wanted: it takes all, keeps and runs nothing."""
+    """Stands for an object of a checkpoint that is not wanted: it takes all, and keeps and runs nothing."""
 
     def __init__(self, *_: Any) -> None:
         pass

@@ -36,8 +36,8 @@ class SegDataset(DenseDataset):
         classes: Names in the order of the ids.
         transforms: Configs for `build_transforms`, or callables.
         data_root: Folder that both others are in.
-        ann_file: List within ``data_root`` of the pairs to take, one a line: paths from both folders on, without suffix.
-            All by default.
+        ann_file: List within ``data_root`` of the pairs to take, one a line: a path from both folders on, without
+            suffix. All by default.
         palette: One (red, green, blue) per class, for pictures; generated if None.
         ignore_index: Label of pixels that give no loss and no score. Files may hold it too.
         ignore_ids: Further ids, as in the files, that become ``ignore_index``.

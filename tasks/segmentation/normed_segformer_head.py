@@ -50,10 +50,10 @@ class NormedSegFormerHead(SegmentationHead):
 
     def forward(self, features: Features) -> Tensor:
         """Return class logits on the grid of the finest map, ``(N, K, h, w)``."""
-        fuse = self.fusion_conv
-        weights = fuse.conv.weight.chunk(len(self.convs), dim=1)
+        conv, norm, relu = self.fusion_conv
+        weights = conv.get_parameter("weight").chunk(len(self.convs), dim=1)
         levels = zip(self.convs, weights, features.maps, strict=True)
-        first, *others = (F.conv2d(conv(x), weight) for conv, weight, x in levels)
+        x, *others = (F.conv2d(level(y), weight) for level, weight, y in levels)
         for part in others:
-            first = first + resize(part, first.shape[2:])
-        return self.conv_seg(self.dropout(F.relu(fuse.bn(first))))
+            x = x + resize(part, x.shape[2:])
+        return self.conv_seg(self.dropout(relu(norm(x))))

@@ -117,3 +117,12 @@ def test_a_checkpoint_that_mmengine_wrote_is_loaded_whole(tmp_path: Path) -> Non
     assert report.skipped == report.resized == {}
     for key, value in state.items():
         assert torch.equal(model.state_dict()[key], value), key
+
+
+def test_compiles_and_exports() -> None:
+    made, maps = NormedSegFormerHead(SPECS, 5, channels=6).double().eval(), features((64, 96)).maps
+    expected = made(Features(maps))
+    compiled = torch.compile(made, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(Features(maps)), expected)
+    program = torch.export.export(made, (Features(maps),))
+    torch.testing.assert_close(program.module()(Features(maps)), expected)

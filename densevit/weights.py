@@ -26,7 +26,7 @@ _WRAPPERS = ("state_dict", "model_state", "model", "model_ema", "teacher")
 _JAX_WRAPPERS = ("params/", "opt/target/")
 _PARTS = ("backbone", "neck", "head")
 # What our, mmsegmentation's, classification libraries', mmdetection's and mmaction2's files call the head.
-_HEADS = ("head", "decode_head", "classifier", "fc", "bbox_head", "cls_head")
+_HEADS = ("head", "heads", "decode_head", "classifier", "fc", "bbox_head", "cls_head")
 # Beside the head or instead of it in mmsegmentation's, mmdetection's and detectron2's files, in it here.
 _PARTS_OF_HEADS = ("auxiliary_head", "rpn_head", "roi_head", "proposal_generator", "roi_heads")
 # Batch norm counts its steps; nothing reads the count, and not every library stores it.

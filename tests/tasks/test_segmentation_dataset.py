@@ -294,7 +294,7 @@ def test_ade20k_names_have_their_published_indices(index: int, name: str) -> Non
 
 
 def test_missing_ade20k_tells_where_to_get_it_and_what_to_run_instead(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"ADEChallengeData2016\.zip.*make_demo_data"):
+    with pytest.raises(DataError, match=r"ADEChallengeData2016\.zip.*make-demo-data"):
         ADE20KDataset([], data_root=str(tmp_path / "ADEChallengeData2016"))
     with pytest.raises(ConfigError, match="training"):
         ADE20KDataset([], split="train")

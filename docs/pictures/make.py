@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"
 GAP = 8
 LEGIBLE = 400  # pixels of the width of an input
+SURE = 0.8  # score of objects that are drawn
 MAX_BYTES = 140_000  # beyond, a picture is saved in 256 colours
 
 
@@ -35,7 +36,7 @@ class Task(NamedTuple):
 TASKS = {
     "classification": Task("cct_2_3x2_objects", "classification/val/*/*.jpg", 4, 2, 900),
     "segmentation": Task("segformer_b0_shapes", "segmentation/images/validation/*.jpg", 4, 2, 900),
-    "detection": Task("mask_rcnn_mit_b0_shapes", "detection/val/*.jpg", 2, 2, 900),
+    "detection": Task("mask_rcnn_mit_b0_shapes", "detection/val/*.jpg", 4, 2, 640),
     "video": Task("timesformer_motion", "video/videos/val_*.mp4", 4, 2, 900),
     "volume": Task("unetr_phantom", "volume/imagesTr/validation_*.nii.gz", 1, 1, 900),
 }
@@ -69,10 +70,18 @@ def show_task(name: str, runs: Path, out: Path, quick: bool) -> None:
     files = sorted(Path("data/demo").glob(task.inputs))
     files = [files[i] for i in np.linspace(0, len(files) - 1, task.count).astype(int)]
     inputs = files if name in ("video", "volume") else [enlarged(file) for file in files]
-    pictures = [result.plot() for result in predictor(inputs, progress=False)]
+    results = predictor(inputs, progress=False)
+    draw = drawn_sure if name == "detection" else densevit.Result.plot
+    pictures = [draw(result) for result in results]
     save(beside(pictures, task.columns), out / f"tour_{name}_found.png", task.width)
     if name == "segmentation":
         save(np.asarray(Image.open(folder / "curves.png").convert("RGB")), out / "tour_curves.png", 900)
+
+
+def drawn_sure(result: densevit.Result) -> np.ndarray:
+    """Draw the objects of which the detector is sure."""
+    image = result.predictor.draw_input(result.source)
+    return result.prediction.draw(image, result.classes, result.predictor.palette, min_score=SURE)
 
 
 def enlarged(file: Path) -> Image.Image:

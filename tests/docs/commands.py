@@ -1,0 +1,188 @@
+"""What the commands of a page do in tests: ours run in this process, briefly, and others are not called."""
+
+import ast
+import contextlib
+import io
+import re
+import runpy
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from unittest import mock
+
+from torch.distributed.run import get_args_parser
+
+try:
+    from densevit import commands
+except ImportError:
+    commands = None
+from tests.docs.blocks import ROOT, Block
+from tests.docs.sandbox import BlockError, Sandbox
+from tests.docs.shell import run_bash
+from tests.docs.things import make_things
+
+OURS = ("densevit", "python", "torchrun", "pip", "make")
+OTHERS = ("git", "sbatch", "srun", "scontrol", "curl", "wget", "docker", "conda", "uv", "apt", "ssh", "nvidia-smi")
+TOOLS = {"model_info": "info", "publish_model": "publish", "browse_dataset": "browse-data"}  # others by their names
+# What stands for CONFIG: by what a command is given, else by the page.
+BY_INPUT = {".mp4": "demo/timesformer_motion", ".nii.gz": "demo/unetr_phantom"}
+BY_PAGE = {
+    "detection": "demo/mask_rcnn_mit_b0_shapes",
+    "video": "demo/timesformer_motion",
+    "medical": "demo/unetr_phantom",
+    "": "demo/segformer_b0_shapes",
+}
+LEAST = {  # what makes commands quick, after the options of the page
+    "make-demo-data": ("--train", "8", "--val", "4"),
+    "segformer.py": ("--repeats", "1", "--only", "mit_b0 inference fp32"),
+    "backbones.py": ("--repeats", "1", "--only", "mit_b0 inference fp32"),
+    "detection.py": ("--repeats", "1", "--size", "128", "160"),
+    "video.py": ("--repeats", "1", "--only", "mvitv2_s_16x4 inference fp32"),
+    "decode.py": ("--repeats", "1"),
+    "volume.py": ("--repeats", "1", "--volume", "128", "96", "96"),
+}
+
+
+def run_block(sandbox: Sandbox, block: Block) -> None:
+    """Do what the convention says with a block.
+
+    Raises:
+        BlockError: It does not work.
+    """
+    if block.name is not None:
+        sandbox.write(block)
+    elif block.language == "python":
+        sandbox.run_python(block)
+    elif block.language == "bash":
+        code, printed = run_bash(block.text, Path.cwd(), (*OURS, *OTHERS), Commands(sandbox).answer)
+        if code:
+            failed = re.search(r"^exit code \d+ of line (\d+)$", printed, re.MULTILINE)
+            raise BlockError(block, block.line - 1 + int(failed[1]) if failed else block.line, printed[-6000:])
+
+
+class Commands:
+    """Answers commands in a sandbox."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+
+    def answer(self, word: str, arguments: list[str], content: str) -> tuple[int, str]:
+        """Do what a command does; return its exit code and what it prints."""
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            try:
+                self._do(word, arguments, content)
+                code = 0
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else int(end.code is not None)
+                if isinstance(end.code, str):
+                    print(end.code)
+            except Exception:
+                traceback.print_exc()
+                code = 1
+        return code, printed.getvalue()
+
+    def _do(self, word: str, arguments: list[str], content: str) -> None:
+        match word:
+            case "densevit":
+                self._densevit(arguments)
+            case "python":
+                self._python(arguments, content)
+            case "torchrun":
+                self._python(one_process(arguments), "")
+            case "pip":
+                check_pip(arguments)
+            case "make":
+                check_targets(arguments)
+            case _:
+                sys.exit(f"{word} is not called: write <!-- not run: REASON --> on the line before the block")
+
+    def _densevit(self, arguments: Sequence[str]) -> None:
+        if arguments[:1] == ["demo"]:  # which would serve until it is stopped
+            commands.command("demo")[0].parse_intermixed_args(arguments[1:])
+            return
+        self._prepare(arguments)
+        if commands is None:
+            name = {v: k for k, v in TOOLS.items()}.get(self.sandbox.arguments[0], self.sandbox.arguments[0].replace("-", "_"))
+            with mock.patch.object(sys, "argv", ["densevit", *self.sandbox.arguments[1:]]):
+                runpy.run_path(str(ROOT / f"tools/{name}.py"), run_name="__main__")
+            return
+        with mock.patch.object(sys, "argv", ["densevit", *self.sandbox.arguments]):
+            commands.main()
+
+    def _python(self, arguments: list[str], content: str) -> None:
+        if arguments[:2] == ["-m", "densevit"]:
+            return self._densevit(arguments[2:])
+        if arguments[:1] in (["-"], ["-c"]):
+            code = content if arguments[0] == "-" else arguments[1]
+            exec(compile(code, "<command>", "exec"), {"__name__": "__main__"})
+            return None
+        path = Path(arguments[0])
+        if path.parts[:-1] == ("tools",):
+            return self._densevit([TOOLS.get(path.stem, path.stem.replace("_", "-")), *arguments[1:]])
+        path = path.absolute() if path.is_file() else ROOT / path
+        self._prepare([path.name, *arguments[1:]])
+        with (
+            mock.patch.object(sys, "argv", [str(path), *self.sandbox.arguments[1:]]),
+            mock.patch.object(sys, "path", [str(path.parent), *sys.path]),
+        ):
+            runpy.run_path(str(path), run_name="__main__")
+        return None
+
+    def _prepare(self, arguments: Sequence[str]) -> None:
+        """Put a config and a checkpoint in place of CONFIG and CHECKPOINT; make what is named and is not there."""
+        sandbox, name = self.sandbox, arguments[0] if arguments else ""
+        sandbox.arguments = [*arguments, *LEAST.get(name, ())]
+        if name == "train" and "--resume" in arguments and not any(sandbox.work_dir().glob("*.pth")):
+            first = self.sandbox.arguments[: self.sandbox.arguments.index("--resume")]
+            self._densevit(first)
+            sandbox.arguments = list(arguments)
+        config = self._usual_config()
+        sandbox.arguments = [config if each == "CONFIG" else each for each in sandbox.arguments]
+        if "CHECKPOINT" in sandbox.arguments:
+            checkpoint = str(sandbox.have_run(sandbox.work_dir()))
+            sandbox.arguments = [checkpoint if each == "CHECKPOINT" else each for each in sandbox.arguments]
+        for each in sandbox.arguments:
+            make_things(each)
+            sandbox.have_checkpoint(each)
+            if name != "train" and re.fullmatch(r"work_dirs/\w+", each):
+                sandbox.have_run(Path(each))
+
+    def _usual_config(self) -> str:
+        text = " ".join(self.sandbox.arguments)
+        by_page = next(config for word, config in BY_PAGE.items() if word in self.sandbox.page)
+        return next((config for word, config in BY_INPUT.items() if word in text), by_page)
+
+
+def one_process(arguments: Sequence[str]) -> list[str]:
+    """Return what torchrun, whose options must be known, has one process run."""
+    args = get_args_parser().parse_args(arguments)
+    return [*(["-m"] if args.module else []), args.training_script, *args.training_script_args]
+
+
+def check_pip(arguments: Sequence[str]) -> None:
+    """Exit unless this installs densevit with extras that it has."""
+    targets = [each for each in arguments[1:] if not each.startswith("-")]
+    for target in targets if arguments[:1] == ["install"] else [None]:
+        found = re.fullmatch(r"(?:\.|densevit)(?:\[([\w,]+)\])?", target or "")
+        if found is None:
+            sys.exit("pip is not called: write <!-- not run: REASON --> on the line before the block")
+        if unknown := set(filter(None, (found[1] or "").split(","))) - extras():
+            sys.exit(f"setup.py has no extra {', '.join(unknown)}")
+
+
+def extras() -> set[str]:
+    """Return the names of the extras in setup.py."""
+    nodes = ast.walk(ast.parse((ROOT / "setup.py").read_text()))
+    (found,) = (node.value for node in nodes if isinstance(node, ast.keyword) and node.arg == "extras_require")
+    assert isinstance(found, ast.Dict)
+    return {key.value for key in found.keys if isinstance(key, ast.Constant)}
+
+
+def check_targets(arguments: Sequence[str]) -> None:
+    """Exit unless the Makefile has these targets."""
+    known = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for target in arguments:
+        if "=" not in target and target not in known:
+            sys.exit(f"the Makefile has no target {target}")

@@ -1,0 +1,43 @@
+"""The blocks of all pages work as written: README.md, docs/ and the others.
+
+- `python` blocks run in order, in one namespace. One whose first line names a file, `# my_config.py`, is written to that
+  file instead; a config is loaded and its model built.
+- `bash` blocks run, with runs of a few steps on tiny data.
+- Where a test machine cannot do that, `<!-- not run: REASON -->` stands on the line before the block.
+- Other blocks have a language too: `text` for what is no code.
+"""
+
+import ast
+from collections import Counter
+
+import pytest
+
+from tests.docs.blocks import PAGES, read_blocks
+from tests.docs.commands import run_block
+from tests.docs.sandbox import BlockError
+
+LANGUAGES = {"bash", "json", "python", "text", "yaml"}
+NOT_RUN = {"CONTRIBUTING.md": 0}  # how many blocks of a page may say so, where it is not one
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_blocks_are_of_a_known_language(page: str) -> None:
+    assert [str(block) for block in read_blocks(page) if block.language not in LANGUAGES] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_few_blocks_are_not_run(page: str) -> None:
+    skipped = [block for block in read_blocks(page) if block.reason is not None]
+    assert len(skipped) <= NOT_RUN.get(page, 1), [f"{block}: {block.reason}" for block in skipped]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if read_blocks(page)])
+def test_the_blocks_of_a_page_run_one_after_the_other(page: str, open_sandbox) -> None:  # type: ignore[no-untyped-def]
+    sandbox = open_sandbox(page)
+    for block in read_blocks(page):
+        if block.reason is None:
+            try:
+                run_block(sandbox, block)
+            except BlockError as error:
+                pytest.fail(str(error), pytrace=False)

@@ -3,14 +3,17 @@
 import ast
 import contextlib
 import io
+import os
 import re
 import runpy
+import socket
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from unittest import mock
 
+from torch import distributed
 from torch.distributed.run import get_args_parser
 
 try:
@@ -58,7 +61,7 @@ def run_block(sandbox: Sandbox, block: Block) -> None:
         code, printed = run_bash(block.text, Path.cwd(), (*OURS, *OTHERS), Commands(sandbox).answer)
         if code:
             failed = re.search(r"^exit code \d+ of line (\d+)$", printed, re.MULTILINE)
-            raise BlockError(block, block.line - 1 + int(failed[1]) if failed else block.line, printed[-6000:])
+            raise BlockError(block, block.line - 1 + int(failed[1]) if failed else block.line, printed[-3000:])
 
 
 class Commands:
@@ -90,7 +93,8 @@ class Commands:
             case "python":
                 self._python(arguments, content)
             case "torchrun":
-                self._python(one_process(arguments), "")
+                with alone():
+                    self._python(one_process(arguments), "")
             case "pip":
                 check_pip(arguments)
             case "make":
@@ -153,6 +157,20 @@ class Commands:
         text = " ".join(self.sandbox.arguments)
         by_page = next(config for word, config in BY_PAGE.items() if word in self.sandbox.page)
         return next((config for word, config in BY_INPUT.items() if word in text), by_page)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Be what torchrun starts, the only process of its group."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    ranks = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    with mock.patch.dict(os.environ, {**ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}):
+        try:
+            yield
+        finally:
+            if distributed.is_initialized():
+                distributed.destroy_process_group()
 
 
 def one_process(arguments: Sequence[str]) -> list[str]:

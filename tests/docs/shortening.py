@@ -64,6 +64,7 @@ def _shrink(transforms: list[Any]) -> None:
         elif kind in CROPPED and isinstance(transform["size"], list | tuple):
             transform["size"] = tuple(min(side, SIDE) for side in transform["size"])
         elif kind == "ShortSideResize" and "max_size" in transform:
-            transform["max_size"] = min(transform["max_size"], 2 * SIDE)
+            sizes = transform["sizes"] if isinstance(transform["sizes"], list | tuple) else (transform["sizes"],)
+            transform.update(sizes=tuple(min(side, SIDE) for side in sizes), max_size=2 * SIDE)
         elif kind == "RandomSizeCrop":
             transform.update(min_size=SIDE // 2, max_size=SIDE)

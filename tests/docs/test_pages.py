@@ -37,7 +37,10 @@ def test_the_blocks_of_a_page_run_one_after_the_other(page: str, open_sandbox) -
     sandbox = open_sandbox(page)
     for block in read_blocks(page):
         if block.reason is None:
+            failure = ""
             try:
                 run_block(sandbox, block)
             except BlockError as error:
-                pytest.fail(str(error), pytrace=False)
+                failure = str(error)
+            if failure:  # by itself: its traceback is that of this test
+                pytest.fail(failure, pytrace=False)

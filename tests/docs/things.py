@@ -78,10 +78,11 @@ THINGS: dict[str, Callable[[Path], None]] = {
     "hours.mp4": clip,
     "clips": clips,
     "scan.nii.gz": scan,
+    "CT.nii.gz": scan,
     "scans": scans,
     "RawData.zip": btcv,
 }
-OFFICIAL = {"segformer.b0.ade": 150, "segformer.b0": 19}  # weights of whole models: classes
+OTHER_NAMES = {"cmt_small": "cmt_s"}  # of the weights of a backbone
 
 
 def make_things(text: str) -> None:
@@ -93,10 +94,11 @@ def make_things(text: str) -> None:
         path = Path(f"{name}.pth")
         if path.exists():
             continue
-        if name in OFFICIAL:
-            torch.save(create_model("mit_b0", "segmentation", OFFICIAL[name]).state_dict(), path)
-        elif name in BACKBONES.names():
-            torch.save(BACKBONES.build({"type": name}).state_dict(), path)
+        backbone = OTHER_NAMES.get(name, name)
+        if name == "segformer.b0.ade":
+            torch.save(create_model("mit_b0", "segmentation", 150).state_dict(), path)
+        elif backbone in BACKBONES.names():
+            torch.save(BACKBONES.build({"type": backbone}).state_dict(), path)
 
 
 def make_run(folder: Path, cfg: Config) -> Path:

@@ -16,10 +16,7 @@ from unittest import mock
 from torch import distributed
 from torch.distributed.run import get_args_parser
 
-try:
-    from densevit import commands
-except ImportError:
-    commands = None
+from densevit import commands
 from tests.docs.blocks import ROOT, Block
 from tests.docs.sandbox import BlockError, Sandbox
 from tests.docs.shell import run_bash
@@ -107,11 +104,6 @@ class Commands:
             commands.command("demo")[0].parse_intermixed_args(arguments[1:])
             return
         self._prepare(arguments)
-        if commands is None:
-            name = {v: k for k, v in TOOLS.items()}.get(self.sandbox.arguments[0], self.sandbox.arguments[0].replace("-", "_"))
-            with mock.patch.object(sys, "argv", ["densevit", *self.sandbox.arguments[1:]]):
-                runpy.run_path(str(ROOT / f"tools/{name}.py"), run_name="__main__")
-            return
         with mock.patch.object(sys, "argv", ["densevit", *self.sandbox.arguments]):
             commands.main()
 
@@ -138,9 +130,8 @@ class Commands:
         """Put a config and a checkpoint in place of CONFIG and CHECKPOINT; make what is named and is not there."""
         sandbox, name = self.sandbox, arguments[0] if arguments else ""
         sandbox.arguments = [*arguments, *LEAST.get(name, ())]
-        if name == "train" and "--resume" in arguments and not any(sandbox.work_dir().glob("*.pth")):
-            first = self.sandbox.arguments[: self.sandbox.arguments.index("--resume")]
-            self._densevit(first)
+        if name == "train" and "--resume" in arguments and not sandbox.checkpoints(sandbox.work_dir()):
+            self._densevit(arguments[: arguments.index("--resume")])  # what is gone on with
             sandbox.arguments = list(arguments)
         config = self._usual_config()
         sandbox.arguments = [config if each == "CONFIG" else each for each in sandbox.arguments]
@@ -155,8 +146,13 @@ class Commands:
 
     def _usual_config(self) -> str:
         text = " ".join(self.sandbox.arguments)
-        by_page = next(config for word, config in BY_PAGE.items() if word in self.sandbox.page)
-        return next((config for word, config in BY_INPUT.items() if word in text), by_page)
+        given = [config for word, config in BY_INPUT.items() if word in text]
+        return given[0] if given else config_of_page(self.sandbox.page)
+
+
+def config_of_page(page: str) -> str:
+    """Return the config that a page is about."""
+    return next(config for word, config in BY_PAGE.items() if word in page)
 
 
 @contextlib.contextmanager

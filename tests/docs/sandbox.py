@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -24,7 +24,7 @@ from tests.docs.shortening import Schedule, schedule_of, shorten
 from tests.docs.things import make_run, make_things
 
 _RUN = re.compile(r"work_dirs/\w+")
-_CHECKPOINT = re.compile(r"(work_dirs/[\w/-]+)/(iter|epoch)_(\d+)\.pth")
+_CHECKPOINT = re.compile(r"(work_dirs/[\w/-]+)/(iter|epoch)_(\d+)(?:\.pth)?")
 
 
 class BlockError(AssertionError):
@@ -73,11 +73,14 @@ class Sandbox:
 
     def have_run(self, folder: Path) -> Path | None:
         """Return the newest checkpoint of a run; where a config has the name of its folder, it is made if need be."""
-        written = [path for path in folder.glob("*.pth") if re.match("iter|epoch", path.name)]
-        if written:
+        if written := self.checkpoints(folder):
             return max(written, key=lambda path: path.stat().st_mtime_ns)
         cfg = self._config_called(folder.name)
         return cfg and make_run(folder, cfg)
+
+    def checkpoints(self, folder: Path) -> list[Path]:
+        """Return the checkpoints of a run, files and, of split models, folders."""
+        return [path for path in folder.glob("*_*") if re.fullmatch(r"(iter|epoch)_\d+(\.pth)?", path.name)]
 
     def have_checkpoint(self, name: str) -> None:
         """Let a run have the checkpoints that it would have, were it not cut."""
@@ -89,7 +92,7 @@ class Sandbox:
         if schedule is None and (cfg := self._config_called(Path(folder).name)):
             schedule = schedule_of(cfg)
         if schedule and schedule.saves(unit, int(number)) and (written := self.have_run(Path(folder))):
-            shutil.copyfile(written, name)
+            (shutil.copytree if written.is_dir() else shutil.copyfile)(written, name)
 
     def _config_called(self, name: str) -> Config | None:
         paths = sorted((ROOT / "configs").rglob(f"{name}.py"))
@@ -125,10 +128,25 @@ class Sandbox:
                 if isinstance(kind, registry.Registry):
                     kind.names()  # so that all of ours are there before those of the page
                     stack.enter_context(mock.patch.object(kind, "_module_dict", dict(kind.module_dict)))
-            for module in list(sys.modules.values()):
-                if getattr(module, "load_config", None) is self._load_config:
-                    stack.enter_context(mock.patch.object(module, "load_config", self._cut_config))
+            stack.callback(shutil.rmtree, folder)
+            stack.enter_context(replaced("load_config", self._load_config, self._cut_config))
             yield
+
+
+@contextlib.contextmanager
+def replaced(name: str, old: Callable[..., Any], new: Callable[..., Any]) -> Iterator[None]:
+    """Have all modules call another function, also those that are imported meanwhile."""
+
+    def exchange(old: Callable[..., Any], new: Callable[..., Any]) -> None:
+        for module in list(sys.modules.values()):
+            if vars(module).get(name) == old:
+                setattr(module, name, new)
+
+    exchange(old, new)
+    try:
+        yield
+    finally:
+        exchange(new, old)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import pytest
 
 from tests.docs.blocks import PAGES, read_blocks
 from tests.docs.commands import run_block
+from tests.docs.reading import check_json, check_python, wrong_options
 from tests.docs.sandbox import BlockError
 
 LANGUAGES = {"bash", "json", "python", "text", "yaml"}
@@ -29,6 +30,29 @@ def test_blocks_are_of_a_known_language(page: str) -> None:
 def test_few_blocks_are_not_run(page: str) -> None:
     skipped = [block for block in read_blocks(page) if block.reason is not None]
     assert len(skipped) <= NOT_RUN.get(page, 1), [f"{block}: {block.reason}" for block in skipped]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_options_are_known_to_their_commands(page: str) -> None:
+    blocks = [block for block in read_blocks(page) if block.language == "bash"]
+    assert [wrong for block in blocks for wrong in wrong_options(block)] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_and_json_are_read_and_parts_of_configs_fit(page: str) -> None:
+    for block in read_blocks(page):
+        if block.language == "python":
+            check_python(block)
+        elif block.language == "json":
+            check_json(block)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(block.is_config for block in read_blocks(page))])
+def test_configs_load_and_their_models_are_built(page: str, open_sandbox) -> None:  # type: ignore[no-untyped-def]
+    sandbox = open_sandbox(page)
+    for block in read_blocks(page):
+        if block.name is not None:
+            sandbox.write(block)
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from densevit.registry import DATASETS
 
 Options = Mapping[str, Any]
 MAKERS = {"segmentation": make_segmentation, "detection": make_detection, "video": make_motion, "volume": make_phantoms}
-TRAIN, VAL = 8, 4  # samples
+TRAIN, VAL = 6, 2  # samples; five folds are the most that they are shared out to
 
 
 def made(task: str, folder: Path) -> Path:
@@ -118,7 +118,7 @@ def _clips(options: Options, folder: Path, source: Path, per_class: int) -> None
     names, lines = folder / "labels.txt", folder / options["ann_file"]
     if lines.exists():
         return
-    part = videos[:4] if "val" in lines.name or "test" in lines.name else videos[4:]
+    part = videos[-VAL:] if "val" in lines.name or "test" in lines.name else videos[:-VAL]
     for path in part:
         _copy(path, folder / options.get("video_dir", "videos") / path.name)
     lines.write_text("".join(f"{path.name} {i % len(classes)}\n" for i, path in enumerate(part)))

@@ -25,7 +25,7 @@ sys.stdout.write(text)
 sys.exit(code)
 """
 # The number of the line is told where a command fails.
-START = "trap 'echo \"exit code $? of line $LINENO\"' ERR; source \"$1\""
+START = 'trap \'echo "exit code $? of line $LINENO"\' ERR; source "$1"'
 
 
 def run_bash(text: str, folder: Path, words: Sequence[str], answer: Answer) -> tuple[int, str]:

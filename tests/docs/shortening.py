@@ -1,5 +1,6 @@
 """Runs of a few steps: what is cut from a config before a command gets it."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
@@ -40,8 +41,11 @@ def shorten(cfg: Config) -> None:
         train.update({"max_epochs": 1} if train.get("by_epoch", True) else {"max_iters": STEPS})
         train["val_interval"] = 1 if train.get("by_epoch", True) else STEPS
         train.pop("val_begin", None)
-        if saving := (cfg.get("default_hooks") or {}).get("checkpoint"):
+        hooks = cfg.get("default_hooks") or {}
+        if saving := hooks.get("checkpoint"):
             saving["interval"] = train["val_interval"]
+        if Path(cfg.filename or "").parent.name != "demo":
+            hooks.pop("report", None)  # which takes longer than such a run
     for split in ("train", "val", "test"):
         if loader := cfg.get(f"{split}_dataloader"):
             volumes = loader.dataset.type == "VolumeDataset"

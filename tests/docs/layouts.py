@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import nibabel
+import numpy as np
 from mmengine.config import Config
 
 from densevit.data.demo import make_detection, make_segmentation
@@ -135,11 +137,23 @@ def _volumes(options: Options, folder: Path, source: Path, _: int) -> None:
         return
     drawn = made("volume", source)
     found = json.loads((drawn / "dataset.json").read_text())["training" if section == "training" else "validation"]
+    whole = any(step["type"] == "Spacingd" for step in options["prepare"])
     for case in found:
         for name in case.values():
             _copy(drawn / name, folder / name)
+            if not whole:
+                _double(folder / name)
     labels = {str(i): name for i, name in enumerate(options["classes"])}
     path.write_text(json.dumps({"labels": labels, **lists, section: found}))
+
+
+def _double(path: Path) -> None:
+    """Halve the voxels of a volume, so that crops of voxels, of a config that keeps its grid, fit into it."""
+    image: Any = nibabel.load(path)
+    voxels = np.asanyarray(image.dataobj)
+    for axis in range(3):
+        voxels = voxels.repeat(2, axis)
+    nibabel.Nifti1Image(voxels, image.affine @ np.diag([0.5, 0.5, 0.5, 1])).to_filename(path)
 
 
 def _own(folder: Path, split: str) -> Sequence[Path]:

@@ -24,7 +24,8 @@ def block(language: str, text: str, line: int = 5) -> Block:
 
 
 def test_blocks_have_their_line_language_file_and_reason() -> None:
-    text = "# Page\n\n<!-- not run: no GPU -->\n```bash\nls\n```\n\n- item\n\n  ```python\n  # a/mine.py\n  model = 1\n  ```\n"
+    text = "# Page\n\n<!-- not run: no GPU -->\n```bash\nls\n```\n"
+    text += "\n- item\n\n  ```python\n  # a/mine.py\n  model = 1\n  ```\n"
     first, second = parse_blocks(text, "page.md")
     assert (str(first), first.language, first.text, first.reason) == ("page.md:5", "bash", "ls\n", "no GPU")
     assert (str(second), second.text, second.reason) == ("page.md:11", "# a/mine.py\nmodel = 1\n", None)
@@ -36,11 +37,10 @@ def test_blocks_have_their_line_language_file_and_reason() -> None:
 
 
 def test_options_that_a_command_does_not_know_are_named_with_their_line() -> None:
-    text = "densevit info mit_b0 | head -n 3\nls && torchrun --nproc-per-node 2 \\\n    tools/train.py x --sed 1\ndensevit trian\n"
-    assert [wrong.split(": ")[0] for wrong in wrong_options(block("bash", text))] == [
-        "docs/page.md:6",
-        "docs/page.md:8",
-    ]
+    torchrun = "ls && torchrun --nproc-per-node 2 \\\n    tools/train.py x --sed 1\n"
+    text = f"densevit info mit_b0 | head -n 3\n{torchrun}densevit trian\n"
+    wrong = [each.split(": ")[0] for each in wrong_options(block("bash", text))]
+    assert wrong == ["docs/page.md:6", "docs/page.md:8"]
     assert list(wrong_options(block("bash", "pip install densevit\ndensevit train x --seed 1  # --sed\n"))) == []
 
 
@@ -132,7 +132,8 @@ def test_a_page_leaves_nothing_behind(tmp_path: Path) -> None:
     load, before, folder = configs.load_config, BACKBONES.names(), Path.cwd()
     sandbox = Sandbox("docs/page.md", tmp_path / "generated")
     with sandbox.open(tmp_path / "sandbox"):
-        text = "# of_a_page.py\nfrom densevit import BACKBONES\n\n\n@BACKBONES.register_module()\nclass OfAPage:\n    pass\n"
+        text = "# of_a_page.py\nfrom densevit import BACKBONES\n\n\n"
+        text += "@BACKBONES.register_module()\nclass OfAPage:\n    pass\n"
         run_block(sandbox, block("python", text))
         run_block(sandbox, block("python", "import sys\nsys.path.append('.')\nimport of_a_page\n"))
         assert "OfAPage" in BACKBONES.names()

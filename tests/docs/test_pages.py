@@ -1,14 +1,11 @@
 """The blocks of all pages work as written: README.md, docs/ and the others.
 
-- `python` blocks run in order, in one namespace. One whose first line names a file, `# my_config.py`, is written to that
-  file instead; a config is loaded and its model built.
+- `python` blocks run in order, in one namespace. One whose first line names a file, `# my_config.py`, is written to it
+  instead; a config is loaded and its model built.
 - `bash` blocks run, with runs of a few steps on tiny data.
 - Where a test machine cannot do that, `<!-- not run: REASON -->` stands on the line before the block.
 - Other blocks have a language too: `text` for what is no code.
 """
-
-import ast
-from collections import Counter
 
 import pytest
 

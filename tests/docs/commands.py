@@ -83,6 +83,8 @@ class Commands:
             except Exception:
                 traceback.print_exc()
                 code = 1
+            finally:
+                self.sandbox.arguments = []
         return code, printed.getvalue()
 
     def _do(self, word: str, arguments: list[str], content: str) -> None:
@@ -97,7 +99,8 @@ class Commands:
             case "pip":
                 check_pip(arguments)
             case "make":
-                check_targets(arguments)
+                if unknown := unknown_targets(arguments):
+                    sys.exit(f"the Makefile has no target {', '.join(unknown)}")
             case _:
                 sys.exit(f"{word} is not called: write <!-- not run: REASON --> on the line before the block")
 
@@ -131,11 +134,12 @@ class Commands:
     def _prepare(self, arguments: Sequence[str]) -> None:
         """Put a config and a checkpoint in place of CONFIG and CHECKPOINT; make what is named and is not there."""
         sandbox, name = self.sandbox, arguments[0] if arguments else ""
-        # no test machine needs a compiler
-        sandbox.arguments = [*(each for each in arguments if each != "--compile"), *LEAST.get(name, ())]
-        if name == "train" and "--resume" in arguments and not sandbox.checkpoints(sandbox.work_dir()):
-            self._densevit(arguments[: arguments.index("--resume")])  # what is gone on with
-            sandbox.arguments = list(arguments)
+        # a test machine needs no compiler
+        given = [*(each for each in arguments if each != "--compile"), *LEAST.get(name, ())]
+        sandbox.arguments = given
+        if name == "train" and "--resume" in given and not sandbox.checkpoints(sandbox.work_dir()):
+            self._densevit(given[: given.index("--resume")])  # what is gone on with
+            sandbox.arguments = given
         config = self._usual_config()
         sandbox.arguments = [config if each == "CONFIG" else each for each in sandbox.arguments]
         if "CHECKPOINT" in sandbox.arguments:
@@ -197,9 +201,7 @@ def extras() -> set[str]:
     return {key.value for key in found.keys if isinstance(key, ast.Constant)}
 
 
-def check_targets(arguments: Sequence[str]) -> None:
-    """Exit unless the Makefile has these targets."""
+def unknown_targets(arguments: Sequence[str]) -> list[str]:
+    """Return which of the arguments of make are no target of the Makefile."""
     known = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    for target in arguments:
-        if "=" not in target and target not in known:
-            sys.exit(f"the Makefile has no target {target}")
+    return [target for target in arguments if "=" not in target and target not in known]

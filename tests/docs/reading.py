@@ -13,16 +13,19 @@ from densevit import commands, registry
 from densevit.engine.config import RUN_KEYS, check_config, load_config
 from densevit.errors import ConfigError
 from tests.docs.blocks import Block
-from tests.docs.commands import TOOLS, config_of_page
+from tests.docs.commands import TOOLS, config_of_page, unknown_targets
 
 _HEREDOC = re.compile(r"<<-?\s*'?(\w+)'?")
 _REGISTRIES = [kind for kind in vars(registry).values() if isinstance(kind, registry.Registry)]
+_REGISTRIES.sort(key=lambda kind: kind is registry.VOLUME_TRANSFORMS)  # which take long to import
 
 
 def wrong_options(block: Block) -> Iterator[str]:
     """Yield what commands of ours in bash would not take, also where they are not run."""
     for line, words in _lines(block):
         call = _call_of(words)
+        if words[:1] == ["make"] and (unknown := unknown_targets(words[1:])):
+            yield f"{block.page}:{line}: the Makefile has no target {', '.join(unknown)}"
         if call is None:
             continue
         name, arguments = call
@@ -104,10 +107,10 @@ def _check_types(value: Any) -> None:
     for child in children:
         _check_types(child)
     if isinstance(value, dict) and "type" in value:
-        kinds = [kind for kind in _REGISTRIES if value["type"] in kind.names()]
-        if not kinds:
+        kind = next((kind for kind in _REGISTRIES if value["type"] in kind.names()), None)
+        if kind is None:
             raise ConfigError(f"{value['type']!r} is registered nowhere")
-        kinds[0].check({key: each for key, each in value.items() if key != "priority"})
+        kind.check({key: each for key, each in value.items() if key != "priority"})
 
 
 def check_json(block: Block) -> None:

@@ -1,6 +1,7 @@
 """A folder in which the blocks of a page are run, one after the other, and what stands ready in it."""
 
 import contextlib
+import importlib.util
 import io
 import os
 import re
@@ -10,12 +11,11 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from mmengine.config import Config
 
-from densevit import registry
+from densevit import commands, registry
 from densevit.engine import config as configs
 from densevit.registry import MODELS
 from tests.docs.blocks import ROOT, Block
@@ -23,6 +23,7 @@ from tests.docs.layouts import provide
 from tests.docs.shortening import Schedule, schedule_of, shorten
 from tests.docs.things import make_run, make_things
 
+PAGE = "__main__"  # the module that blocks are
 _RUN = re.compile(r"work_dirs/\w+")
 _CHECKPOINT = re.compile(r"(work_dirs/[\w/-]+)/(iter|epoch)_(\d+)(?:\.pth)?")
 
@@ -44,7 +45,7 @@ class Sandbox:
 
     def __init__(self, page: str, source: Path) -> None:
         self.page, self.source = page, source
-        self.names: dict[str, Any] = {"__name__": "__main__"}
+        self.names: dict[str, Any] = {"__name__": PAGE}
         self.arguments: list[str] = []  # of the command that runs
         self._schedules: dict[str, Schedule] = {}  # by folder of the run
         self._load_config = configs.load_config
@@ -95,7 +96,8 @@ class Sandbox:
             (shutil.copytree if written.is_dir() else shutil.copyfile)(written, name)
 
     def _config_called(self, name: str) -> Config | None:
-        paths = sorted((ROOT / "configs").rglob(f"{name}.py"))
+        own = [folder / f"{name}.py" for folder in (Path(), Path("configs")) if (folder / f"{name}.py").is_file()]
+        paths = [*own, *sorted((ROOT / "configs").rglob(f"{name}.py"))]
         return self._load_config(paths[0]) if paths else None
 
     def option(self, name: str) -> str | None:
@@ -117,17 +119,15 @@ class Sandbox:
 
     @contextlib.contextmanager
     def open(self, folder: Path) -> Iterator[None]:
-        """Work in a folder that has the configs of a checkout; leave this process as it was."""
+        """Work in a folder, which is no checkout; leave this process as it was."""
         folder.mkdir(parents=True)
-        shutil.copytree(ROOT / "configs", folder / "configs", ignore=shutil.ignore_patterns("__pycache__"))
+        for command in commands.COMMANDS:  # so that they are imported as they are
+            if importlib.util.find_spec(f"densevit.commands.{command.replace('-', '_')}"):
+                commands.command(command)
         with contextlib.ExitStack() as stack:
             stack.callback(os.chdir, Path.cwd())
             os.chdir(folder)
             stack.enter_context(kept_imports(folder))
-            for kind in vars(registry).values():
-                if isinstance(kind, registry.Registry):
-                    kind.names()  # so that all of ours are there before those of the page
-                    stack.enter_context(mock.patch.object(kind, "_module_dict", dict(kind.module_dict)))
             stack.callback(shutil.rmtree, folder)
             stack.enter_context(replaced("load_config", self._load_config, self._cut_config))
             yield
@@ -151,15 +151,22 @@ def replaced(name: str, old: Callable[..., Any], new: Callable[..., Any]) -> Ite
 
 @contextlib.contextmanager
 def kept_imports(folder: Path) -> Iterator[None]:
-    """Forget, at the end, the modules of a folder, and that it was looked into."""
+    """Forget, at the end, the modules of a folder, what they and blocks registered, and that it was looked into."""
     paths = list(sys.path)
     try:
         yield
     finally:
         sys.path[:] = paths
-        for name, module in list(sys.modules.items()):
-            if str(getattr(module, "__file__", None) or "").startswith(str(folder)):
-                del sys.modules[name]
+        own = [
+            name for name, module in sys.modules.items() if str(vars(module).get("__file__")).startswith(str(folder))
+        ]
+        for kind in vars(registry).values():
+            if isinstance(kind, registry.Registry):
+                for name, made in list(kind.module_dict.items()):
+                    if made.__module__ in (*own, PAGE):
+                        del kind.module_dict[name]
+        for name in own:
+            del sys.modules[name]
 
 
 @contextlib.contextmanager

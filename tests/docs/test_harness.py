@@ -136,7 +136,8 @@ def test_a_page_leaves_nothing_behind(tmp_path: Path) -> None:
         text += "@BACKBONES.register_module()\nclass OfAPage:\n    pass\n"
         run_block(sandbox, block("python", text))
         run_block(sandbox, block("python", "import sys\nsys.path.append('.')\nimport of_a_page\n"))
-        assert "OfAPage" in BACKBONES.names()
+        run_block(sandbox, block("python", "@of_a_page.BACKBONES.register_module()\nclass OfABlock:\n    pass\n"))
+        assert {"OfAPage", "OfABlock"} <= set(BACKBONES.names())
         assert configs.load_config != load
     assert (configs.load_config, BACKBONES.names(), Path.cwd()) == (load, before, folder)
     assert "of_a_page" not in sys.modules

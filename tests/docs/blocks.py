@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [
     path.relative_to(ROOT).as_posix()
     for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))
-    if path.relative_to(ROOT).parts[:2] not in {("docs", "_build"), ("docs", "reference")}  # generated
+    if path.relative_to(ROOT).parts[:2] not in {("docs", "_build"), ("docs", "project")}  # made by make docs
 ]
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,})\s*(\S*)")
 _NOT_RUN = re.compile(r"<!-- not run: (.+) -->")

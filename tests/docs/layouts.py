@@ -19,7 +19,7 @@ from densevit.registry import DATASETS
 
 Options = Mapping[str, Any]
 MAKERS = {"segmentation": make_segmentation, "detection": make_detection, "video": make_motion, "volume": make_phantoms}
-TRAIN, VAL = 6, 2  # samples; five folds are the most that they are shared out to
+TRAIN, VAL = 6, 3  # samples; five folds are the most that they are shared out to
 
 
 def made(task: str, folder: Path) -> Path:
@@ -30,14 +30,13 @@ def made(task: str, folder: Path) -> Path:
     return root
 
 
-def provide(cfg: Config, source: Path, root: str | None = None, per_class: int = 2) -> None:
+def provide(cfg: Config, source: Path, root: str | None = None) -> None:
     """Write what the datasets of a config read.
 
     Args:
         cfg: The config.
         source: Folder of generated data, which are copied from there.
         root: In place of each ``data_root``.
-        per_class: Images of each class of a folder per class.
     """
     count = cfg.model.head.num_classes if "model" in cfg else 2
     for split in ("train", "val", "test"):
@@ -54,11 +53,11 @@ def provide(cfg: Config, source: Path, root: str | None = None, per_class: int =
         for base in kind.__mro__:
             if base.__name__ in LAYOUTS:
                 options["classes"] = options.get("classes") or [f"class {i}" for i in range(count)]
-                LAYOUTS[base.__name__](options, folder, source, per_class)
+                LAYOUTS[base.__name__](options, folder, source)
                 break
 
 
-def _masks(options: Options, folder: Path, source: Path, _: int) -> None:
+def _masks(options: Options, folder: Path, source: Path) -> None:
     """Images and masks of two folders; ids beyond the number of classes begin anew."""
     split = options.get("split")
     images, masks = (
@@ -75,20 +74,20 @@ def _masks(options: Options, folder: Path, source: Path, _: int) -> None:
         cv2.imwrite(str(masks / f"{path.stem}.png"), ids % len(options["classes"]) + first)
 
 
-def _class_folders(options: Options, folder: Path, source: Path, per_class: int) -> None:
+def _class_folders(options: Options, folder: Path, source: Path) -> None:
     """Images in a folder of each class."""
     classes = options["classes"]
     if len(classes) == 1000:
         classes = [f"n{i:08}" for i in range(1000)]
     pictures = _own(made("segmentation", source) / "images", options["split"])
     for number, name in enumerate(classes):
-        for copy in range(per_class if len(classes) < 100 else 1):
+        for copy in range(2 if len(classes) < 100 else 1):
             path = folder / options["split"] / name / f"{copy}.jpg"
             if not path.exists():
                 _copy(pictures[(number + copy) % len(pictures)], path)
 
 
-def _coco(options: Options, folder: Path, source: Path, _: int) -> None:
+def _coco(options: Options, folder: Path, source: Path) -> None:
     """A folder of images and a file of objects."""
     split = options.get("split", "")
     annotations = folder / options.get("ann_file", f"annotations/instances_{split}2017.json")
@@ -109,12 +108,12 @@ def _coco(options: Options, folder: Path, source: Path, _: int) -> None:
     annotations.write_text(json.dumps(content))
 
 
-def _clips(options: Options, folder: Path, source: Path, per_class: int) -> None:
+def _clips(options: Options, folder: Path, source: Path) -> None:
     """Videos and a list of them, or in a folder of each class."""
     classes, videos = options["classes"], sorted((made("video", source) / "videos").iterdir())
     if options.get("split"):
         for number, name in enumerate(classes):
-            for copy in range(per_class):
+            for copy in range(2):
                 _copy(videos[(number + copy) % len(videos)], folder / options["split"] / name / f"{copy}.mp4")
         return
     names, lines = folder / "labels.txt", folder / options["ann_file"]
@@ -128,7 +127,7 @@ def _clips(options: Options, folder: Path, source: Path, per_class: int) -> None
         names.write_text("".join(f"{name}\n" for name in classes))
 
 
-def _volumes(options: Options, folder: Path, source: Path, _: int) -> None:
+def _volumes(options: Options, folder: Path, source: Path) -> None:
     """Volumes and the list of them."""
     path = folder / options.get("ann_file", "dataset.json")
     lists = json.loads(path.read_text()) if path.exists() else {}

@@ -114,7 +114,7 @@ class Sandbox:
         if self.arguments[:1] == ["train"] and (schedule := schedule_of(cfg)):
             self._schedules[str(self.work_dir())] = schedule
         shorten(cfg)
-        provide(cfg, self.source, self.option("--data-root"), 100 if "few-shot" in self.arguments else 2)
+        provide(cfg, self.source, self.option("--data-root"))
         return cfg
 
     @contextlib.contextmanager

@@ -70,6 +70,13 @@ def test_bash_fails_at_the_line_of_the_page(open_sandbox: Open) -> None:
         BlockError, match=r"(?s)docs/page\.md:6\none\n.*error: no command 'trian'. Did you mean 'train'"
     ):
         run_block(sandbox, block("bash", "echo one\ndensevit trian x\necho two\n"))
+    with pytest.raises(BlockError, match="no command 'trian'"):
+        run_block(sandbox, block("bash", "densevit trian x && echo one\necho two\n"))
+    run_block(sandbox, block("bash", "densevit trian x || echo one\n"))
+
+
+def test_bash_finds_what_a_page_speaks_of(open_sandbox: Open) -> None:
+    run_block(open_sandbox("docs/page.md"), block("bash", "ls photo.jpg photos/*.jpg clips/*.mp4 scan.nii.gz\n"))
 
 
 def test_bash_has_all_of_bash_and_our_words(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import importlib.util
 import io
 import os
 import re
@@ -23,12 +24,13 @@ from tests.docs.sandbox import BlockError, Sandbox
 from tests.docs.shell import run_bash
 from tests.docs.things import make_things
 
-OURS = ("densevit", "python", "torchrun", "pip", "make")
+OURS = ("densevit", "python", "torchrun", "pip", "make", "tensorboard")
 OTHERS = ("git", "sbatch", "srun", "scontrol", "curl", "wget", "docker", "conda", "uv", "apt", "ssh", "nvidia-smi")
 TOOLS = {"model_info": "info", "publish_model": "publish", "browse_dataset": "browse-data"}  # others by their names
 # What stands for CONFIG: by what a command is given, else by the page.
 BY_INPUT = {".mp4": "demo/timesformer_motion", ".nii.gz": "demo/unetr_phantom"}
 BY_PAGE = {
+    "classification": "cmt_s_imagenet",
     "detection": "demo/mask_rcnn_mit_b0_shapes",
     "video": "demo/timesformer_motion",
     "medical": "demo/unetr_phantom",
@@ -36,6 +38,7 @@ BY_PAGE = {
 }
 LEAST = {  # what makes commands quick, after the options of the page
     "make-demo-data": ("--train", str(TRAIN), "--val", str(VAL)),
+    "demo": ("--port", "0"),
     "few-shot": ("--shots", "1", "2", "--seeds", "1"),
     "bench": ("--repeats", "1", "--batch-size", "1"),
     "segformer.py": ("--repeats", "1", "--only", "mit_b0 inference fp32"),
@@ -105,15 +108,19 @@ class Commands:
             case "make":
                 if unknown := unknown_targets(arguments):
                     sys.exit(f"the Makefile has no target {', '.join(unknown)}")
+            case "tensorboard":
+                check_logs(arguments)
             case _:
                 sys.exit(f"{word} is not called: write <!-- not run: REASON --> on the line before the block")
 
     def _densevit(self, arguments: Sequence[str]) -> None:
-        if arguments[:1] == ["demo"]:  # which would serve until it is stopped
-            commands.command("demo")[0].parse_intermixed_args(arguments[1:])
-            return
         self._prepare(arguments)
-        with mock.patch.object(sys, "argv", ["densevit", *self.sandbox.arguments]):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(mock.patch.object(sys, "argv", ["densevit", *self.sandbox.arguments]))
+            if arguments[:1] == ["demo"]:  # which would serve until it is stopped
+                if importlib.util.find_spec("gradio") is None:
+                    return
+                stack.enter_context(mock.patch("densevit.web.server.serve"))
             commands.main()
 
     def _python(self, arguments: list[str], content: str) -> None:
@@ -202,6 +209,13 @@ def extras() -> set[str]:
     (found,) = (node.value for node in nodes if isinstance(node, ast.keyword) and node.arg == "extras_require")
     assert isinstance(found, ast.Dict)
     return {key.value for key in found.keys if isinstance(key, ast.Constant)}
+
+
+def check_logs(arguments: Sequence[str]) -> None:
+    """Exit unless there is something that TensorBoard would show."""
+    folder = Path(arguments[arguments.index("--logdir") + 1])
+    if not any(folder.rglob("events.out.tfevents.*")):
+        sys.exit(f"{folder} holds nothing for TensorBoard")
 
 
 def unknown_targets(arguments: Sequence[str]) -> list[str]:

@@ -80,7 +80,7 @@ def check_python(block: Block) -> None:
         ConfigError: A name or key in it is wrong.
     """
     tree = ast.parse(block.text)
-    if block.name is not None or not _is_part(tree):
+    if block.name is not None or "coming_from" in block.page or not _is_part(tree):  # from where others have configs
         return
     values: dict[str, Any] = {}
     exec(compile(tree, str(block), "exec"), values)

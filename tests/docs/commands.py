@@ -19,7 +19,7 @@ from torch.distributed.run import get_args_parser
 
 from densevit import commands
 from tests.docs.blocks import ROOT, Block
-from tests.docs.layouts import TRAIN, VAL
+from tests.docs.layouts import COUNTS, USUAL
 from tests.docs.sandbox import BlockError, Sandbox
 from tests.docs.shell import run_bash
 from tests.docs.things import make_things
@@ -37,7 +37,6 @@ BY_PAGE = {
     "": "demo/segformer_b0_shapes",
 }
 LEAST = {  # what makes commands quick, after the options of the page
-    "make-demo-data": ("--train", str(TRAIN), "--val", str(VAL)),
     "demo": ("--port", "0"),
     "few-shot": ("--shots", "1", "2", "--seeds", "1"),
     "bench": ("--repeats", "1", "--batch-size", "1"),
@@ -147,6 +146,9 @@ class Commands:
         sandbox, name = self.sandbox, arguments[0] if arguments else ""
         # a test machine needs no compiler
         given = [*(each for each in arguments if each != "--compile"), *LEAST.get(name, ())]
+        if name == "make-demo-data":
+            train, val = COUNTS.get(arguments[1], USUAL)
+            given += ["--train", str(train), "--val", str(val)]
         sandbox.arguments = given
         if name == "train" and "--resume" in given and not sandbox.checkpoints(sandbox.work_dir()):
             self._densevit(given[: given.index("--resume")])  # what is gone on with

@@ -12,21 +12,19 @@ import nibabel
 import numpy as np
 from mmengine.config import Config
 
-from densevit.data.demo import make_detection, make_segmentation
-from densevit.data.motion import make_motion
-from densevit.data.phantoms import make_phantoms
+from densevit.commands.make_demo_data import MAKERS
 from densevit.registry import DATASETS
 
 Options = Mapping[str, Any]
-MAKERS = {"segmentation": make_segmentation, "detection": make_detection, "video": make_motion, "volume": make_phantoms}
-TRAIN, VAL = 6, 3  # samples; five folds are the most that they are shared out to
+COUNTS = {"classification": (16, 8)}  # how many samples are made, to train and to validate on
+USUAL = (6, 3)  # five folds are the most that they are shared out to
 
 
 def made(task: str, folder: Path) -> Path:
     """Return the folder of the generated data of a task below another one, and make them if need be."""
     root = folder / task
     if not root.exists():
-        MAKERS[task](root, TRAIN, VAL)
+        MAKERS[task][0](root, *COUNTS.get(task, USUAL))
     return root
 
 
@@ -119,7 +117,7 @@ def _clips(options: Options, folder: Path, source: Path) -> None:
     names, lines = folder / "labels.txt", folder / options["ann_file"]
     if lines.exists():
         return
-    part = videos[-VAL:] if "val" in lines.name or "test" in lines.name else videos[:-VAL]
+    part = videos[6:] if "val" in lines.name or "test" in lines.name else videos[:6]
     for path in part:
         _copy(path, folder / options.get("video_dir", "videos") / path.name)
     lines.write_text("".join(f"{path.name} {i % len(classes)}\n" for i, path in enumerate(part)))

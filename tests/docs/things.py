@@ -1,4 +1,4 @@
-"""What a page speaks of and a reader has: photos, clips, weights, runs. Made when a block names it."""
+"""What a page speaks of and a reader has: photos, clips, weights, runs, generated data. Made when a block names it."""
 
 import gzip
 import re
@@ -20,8 +20,10 @@ from densevit.engine.checkpoint import save_checkpoint
 from densevit.engine.plain_config import to_plain
 from densevit.palette import distinct_colours
 from densevit.registry import BACKBONES, MODELS
+from tests.docs.layouts import made
 
 _WEIGHTS = re.compile(r"(?<![\w./-])([\w.-]+)\.(?:pth|safetensors)\b")
+_DEMO = re.compile(r"data/demo/(\w+)")
 _WORDS = re.compile(r"(?<![\w./-])[\w.-]+")
 
 
@@ -90,6 +92,8 @@ def make_things(text: str) -> None:
     for word in _WORDS.findall(text):
         if word.rstrip(".") in THINGS and not Path(word).exists():
             THINGS[word.rstrip(".")](Path(word))
+    for task in _DEMO.findall(text):
+        made(task, Path("data/demo"))
     for name in set(_WEIGHTS.findall(text)):
         path = Path(f"{name}.pth")
         if path.exists():

@@ -45,9 +45,9 @@ def provide(cfg: Config, source: Path, root: str | None = None) -> None:
         arguments = inspect.signature(kind.__init__).parameters.values()
         options = {p.name: p.default for p in arguments if p.default is not p.empty} | dict(loader.dataset)
         folder = Path(root or options.get("data_root", ""))
-        demo = folder.name if folder.name in MAKERS and folder.parent.name == "demo" else None
-        if demo is not None:
-            made(demo, folder.parent)
+        if folder.parent.name == "demo" and folder.name in MAKERS:
+            made(folder.name, folder.parent)
+            continue
         for base in kind.__mro__:
             if base.__name__ in LAYOUTS:
                 options["classes"] = options.get("classes") or [f"class {i}" for i in range(count)]
@@ -75,14 +75,14 @@ def _masks(options: Options, folder: Path, source: Path) -> None:
 def _class_folders(options: Options, folder: Path, source: Path) -> None:
     """Images in a folder of each class."""
     classes = options["classes"]
+    if (folder / options["split"]).exists():
+        return
     if len(classes) == 1000:
         classes = [f"n{i:08}" for i in range(1000)]
     pictures = _own(made("segmentation", source) / "images", options["split"])
     for number, name in enumerate(classes):
         for copy in range(2 if len(classes) < 100 else 1):
-            path = folder / options["split"] / name / f"{copy}.jpg"
-            if not path.exists():
-                _copy(pictures[(number + copy) % len(pictures)], path)
+            _copy(pictures[(number + copy) % len(pictures)], folder / options["split"] / name / f"{copy}.jpg")
 
 
 def _coco(options: Options, folder: Path, source: Path) -> None:
@@ -110,6 +110,8 @@ def _clips(options: Options, folder: Path, source: Path) -> None:
     """Videos and a list of them, or in a folder of each class."""
     classes, videos = options["classes"], sorted((made("video", source) / "videos").iterdir())
     if options.get("split"):
+        if (folder / options["split"]).exists():
+            return
         for number, name in enumerate(classes):
             for copy in range(2):
                 _copy(videos[(number + copy) % len(videos)], folder / options["split"] / name / f"{copy}.mp4")

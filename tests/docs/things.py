@@ -20,7 +20,7 @@ from densevit.engine.checkpoint import save_checkpoint
 from densevit.engine.plain_config import to_plain
 from densevit.palette import distinct_colours
 from densevit.registry import BACKBONES, MODELS
-from tests.docs.layouts import made
+from tests.docs.layouts import MAKERS, made
 
 _WEIGHTS = re.compile(r"(?<![\w./-])([\w.-]+)\.(?:pth|safetensors)\b")
 _DEMO = re.compile(r"data/demo/(\w+)")
@@ -92,7 +92,7 @@ def make_things(text: str) -> None:
     for word in _WORDS.findall(text):
         if word.rstrip(".") in THINGS and not Path(word).exists():
             THINGS[word.rstrip(".")](Path(word))
-    for task in _DEMO.findall(text):
+    for task in MAKERS.keys() & set(_DEMO.findall(text)):
         made(task, Path("data/demo"))
     for name in set(_WEIGHTS.findall(text)):
         path = Path(f"{name}.pth")

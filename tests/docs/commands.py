@@ -27,15 +27,6 @@ from tests.docs.things import make_things
 OURS = ("densevit", "python", "torchrun", "pip", "make", "tensorboard")
 OTHERS = ("git", "sbatch", "srun", "scontrol", "curl", "wget", "docker", "conda", "uv", "apt", "ssh", "nvidia-smi")
 TOOLS = {"model_info": "info", "publish_model": "publish", "browse_dataset": "browse-data"}  # others by their names
-# What stands for CONFIG: by what a command is given, else by the page.
-BY_INPUT = {".mp4": "demo/timesformer_motion", ".nii.gz": "demo/unetr_phantom"}
-BY_PAGE = {
-    "classification": "cmt_s_imagenet",
-    "detection": "demo/mask_rcnn_mit_b0_shapes",
-    "video": "demo/timesformer_motion",
-    "medical": "demo/unetr_phantom",
-    "": "demo/segformer_b0_shapes",
-}
 LEAST = {  # what makes commands quick, after the options of the page
     "demo": ("--port", "0"),
     "few-shot": ("--shots", "1", "2", "--seeds", "1"),
@@ -142,7 +133,7 @@ class Commands:
         return None
 
     def _prepare(self, arguments: Sequence[str]) -> None:
-        """Put a config and a checkpoint in place of CONFIG and CHECKPOINT; make what is named and is not there."""
+        """Set the arguments of the command; make what they name and is not there."""
         sandbox, name = self.sandbox, arguments[0] if arguments else ""
         # a test machine needs no compiler
         given = [*(each for each in arguments if each != "--compile"), *LEAST.get(name, ())]
@@ -153,25 +144,10 @@ class Commands:
         if name == "train" and "--resume" in given and not sandbox.checkpoints(sandbox.work_dir()):
             self._densevit(given[: given.index("--resume")])  # what is gone on with
             sandbox.arguments = given
-        config = self._usual_config()
-        sandbox.arguments = [config if each == "CONFIG" else each for each in sandbox.arguments]
-        if "CHECKPOINT" in sandbox.arguments:
-            checkpoint = str(sandbox.have_run(sandbox.work_dir()))
-            sandbox.arguments = [checkpoint if each == "CHECKPOINT" else each for each in sandbox.arguments]
         for each in sandbox.arguments:
             sandbox.have_checkpoint(each)
             if name != "train" and re.fullmatch(r"work_dirs/\w+", each):
                 sandbox.have_run(Path(each))
-
-    def _usual_config(self) -> str:
-        text = " ".join(self.sandbox.arguments)
-        given = [config for word, config in BY_INPUT.items() if word in text]
-        return given[0] if given else config_of_page(self.sandbox.page)
-
-
-def config_of_page(page: str) -> str:
-    """Return the config that a page is about."""
-    return next(config for word, config in BY_PAGE.items() if word in page)
 
 
 @contextlib.contextmanager

@@ -13,11 +13,20 @@ from densevit import commands, registry
 from densevit.engine.config import RUN_KEYS, check_config, load_config
 from densevit.errors import ConfigError
 from tests.docs.blocks import Block
-from tests.docs.commands import TOOLS, config_of_page, unknown_targets
+from tests.docs.commands import TOOLS, unknown_targets
 
 _HEREDOC = re.compile(r"<<-?\s*'?(\w+)'?")
 _REGISTRIES = [kind for kind in vars(registry).values() if isinstance(kind, registry.Registry)]
 _REGISTRIES.sort(key=lambda kind: kind is registry.VOLUME_TRANSFORMS)  # which take long to import
+
+
+PAGES_OF = {  # a word in the name of a page -> the config that its parts of configs belong to
+    "classification": "cmt_s_imagenet",
+    "detection": "demo/mask_rcnn_mit_b0_shapes",
+    "video": "demo/timesformer_motion",
+    "medical": "demo/unetr_phantom",
+    "": "demo/segformer_b0_shapes",
+}
 
 
 def wrong_options(block: Block) -> Iterator[str]:
@@ -29,6 +38,8 @@ def wrong_options(block: Block) -> Iterator[str]:
         if call is None:
             continue
         name, arguments = call
+        if name.startswith("-"):
+            continue
         if name not in commands.COMMANDS:
             yield f"{block.page}:{line}: densevit has no command {name}"
             continue
@@ -88,7 +99,7 @@ def check_python(block: Block) -> None:
     for value in values.values():
         _check_types(value)
     if keys := values.keys() & RUN_KEYS:
-        cfg = load_config(config_of_page(block.page))
+        cfg = load_config(next(config for word, config in PAGES_OF.items() if word in block.page))
         cfg.merge_from_dict({key: values[key] for key in keys})
         check_config(cfg)
 

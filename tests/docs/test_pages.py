@@ -2,7 +2,9 @@
 
 - `python` blocks run in order, in one namespace. One whose first line names a file, `# my_config.py`, is written to it
   instead; a config is loaded and its model built.
-- `bash` blocks run, with runs of a few steps on tiny data.
+- `bash` blocks run, with runs of a few steps on tiny data. What a page names is there (`things.py`): photo.jpg, photos,
+  clip.mp4, scan.nii.gz, weights as mit_b0.pth, data/demo/TASK, the data of a config in the layout that it wants, and
+  work_dirs/CONFIG with the checkpoints that a whole run would have saved.
 - Where a test machine cannot do that, `<!-- not run: REASON -->` stands on the line before the block.
 - Other blocks have a language too: `text` for what is no code.
 """

@@ -1,7 +1,6 @@
 """A folder in which the blocks of a page are run, one after the other, and what stands ready in it."""
 
 import contextlib
-import importlib.util
 import io
 import os
 import re
@@ -122,8 +121,7 @@ class Sandbox:
         """Work in a folder, which is no checkout; leave this process as it was."""
         folder.mkdir(parents=True)
         for command in commands.COMMANDS:  # so that they are imported as they are
-            if importlib.util.find_spec(f"densevit.commands.{command.replace('-', '_')}"):
-                commands.command(command)
+            commands.command(command)
         with contextlib.ExitStack() as stack:
             stack.callback(os.chdir, Path.cwd())
             os.chdir(folder)

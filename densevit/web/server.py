@@ -1,0 +1,134 @@
+"""Serves the page to this machine only."""
+
+import os
+import signal
+import socket
+import tempfile
+import webbrowser
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from densevit.errors import ConfigError
+
+HOST = "127.0.0.1"
+NAMES = [HOST, "localhost"]  # by which a browser may ask for it: no other page reaches it by a name of its own
+FONTS = ["system-ui", "sans-serif"]  # gradio's own are on another host
+STYLE = Path(__file__).parent / "pages" / "style.css"
+POLICY = (  # the browser asks no other host, whatever the page says
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; frame-ancestors 'self'"
+)
+FINISH = 1  # seconds that open connections have to end
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+def listen(port: int) -> socket.socket:
+    """Return a socket on a port of this machine; 0 is any that is free.
+
+    Raises:
+        ConfigError: The port is in use or not to be had.
+    """
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = error.strerror if isinstance(error, OSError) else "there is no such port"
+        raise ConfigError(f"port {port} of {HOST}: {reason}. Choose another --port, or 0 for a free one") from error
+    listener.listen()
+    return listener
+
+
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """Have gradio and `tempfile` write to a folder that is removed at the end."""
+    before, kept = tempfile.tempdir, os.environ.get("GRADIO_TEMP_DIR")
+    with tempfile.TemporaryDirectory(prefix="densevit_demo_") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = folder
+        try:
+            yield Path(folder)
+        finally:
+            tempfile.tempdir = before
+            if kept is None:
+                del os.environ["GRADIO_TEMP_DIR"]
+            else:
+                os.environ["GRADIO_TEMP_DIR"] = kept
+
+
+def make_server(page: gr.Blocks, max_mb: float) -> uvicorn.Server:
+    """Return what serves a page.
+
+    Args:
+        page: From `build_page`.
+        max_mb: Megabytes of the largest file that may be uploaded.
+    """
+    theme = gr.themes.Default(font=FONTS, font_mono=["monospace"])
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(OwnHostOnly)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=NAMES)
+    app = gr.mount_gradio_app(
+        app,
+        page,
+        "/",
+        server_name=HOST,
+        footer_links=[],
+        show_error=False,
+        max_file_size=round(max_mb * 1e6),
+        ssr_mode=False,
+        mcp_server=False,
+        theme=theme,
+        css=STYLE.read_text(encoding="utf-8"),
+    )
+    options = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=FINISH)
+    return uvicorn.Server(options)
+
+
+def serve(page: gr.Blocks, listener: socket.socket, max_mb: float, show: bool) -> None:
+    """Serve a page until Ctrl-C or SIGTERM.
+
+    Args:
+        page: From `build_page`.
+        listener: From `listen`.
+        max_mb: Megabytes of the largest file that may be uploaded.
+        show: Open it in the browser.
+    """
+    server = make_server(page, max_mb)
+    url = f"http://{HOST}:{listener.getsockname()[1]}"
+    print(f"{url}  (Ctrl-C ends it)", flush=True)
+    if show:
+        webbrowser.open(url)
+    signal.signal(signal.SIGTERM, _end)  # uvicorn raises it again when it has ended, and folders are to be removed
+    try:
+        server.run(sockets=[listener])
+    except KeyboardInterrupt:
+        print("\nended")
+
+
+class OwnHostOnly:
+    """Tells browsers, with every answer, to ask no other host."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Send) -> None:
+        """Handle a request as ASGI has it."""
+
+        async def with_policy(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", POLICY.encode())]
+            await send(message)
+
+        await self.app(scope, receive, with_policy)
+
+
+def _end(number: int, frame: Any) -> None:
+    raise SystemExit(128 + number)

@@ -82,7 +82,7 @@ def make_server(page: gr.Blocks, max_mb: float) -> uvicorn.Server:
         server_name=HOST,
         footer_links=[],
         show_error=False,
-        max_file_size=round(max_mb * 1e6),
+        max_file_size=round(max_mb * 2**20),
         ssr_mode=False,
         mcp_server=False,
         theme=theme,

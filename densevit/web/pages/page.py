@@ -35,6 +35,10 @@ PAGES: dict[type, type[Any]] = {  # the first that fits: a prediction of clips i
 }
 KEPT = 4 * 3600  # seconds that uploads, and what was found in them, are kept
 WAITING = 20  # predictions that may wait for their turn
+SCROLL = """() => {
+    const found = document.getElementById("found");
+    if (found.getBoundingClientRect().left < 100) found.scrollIntoView({behavior: "smooth"});
+}"""  # where it is below, not beside, what was operated
 START = "Upload {accepts}, or choose an example."
 
 
@@ -55,10 +59,10 @@ def build_page(predictor: Predictor, name: str, examples: Sequence[Example]) -> 
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 upload = gr.File(label=f"Upload {task.accepts}", height=140, elem_id="upload")
+                status = gr.HTML(paragraph(START.format(accepts=task.accepts)), elem_id="status")
                 task.build_controls()
                 gallery = _gallery(examples)
-            with gr.Column(scale=3, min_width=300):
-                status = gr.HTML(paragraph(START.format(accepts=task.accepts)), elem_id="status")
+            with gr.Column(scale=3, min_width=300, elem_id="found"):
                 task.build_outputs()
                 download = gr.DownloadButton(f"Download: {task.keeps}", interactive=False, elem_id="download")
         state = gr.State(None, time_to_live=KEPT)
@@ -73,7 +77,8 @@ def task_page(predictor: Predictor) -> TaskPage:
     Raises:
         ConfigError: The model reads volumes of several files.
     """
-    kind = DATASETS.get(predictor.dataset["type"]).prediction
+    dataset: Any = DATASETS.get(predictor.dataset["type"])
+    kind = dataset.prediction
     channels = getattr(predictor.model.backbone, "in_channels", 1)
     if issubclass(kind, VolumePrediction) and channels != 1:
         raise ConfigError(
@@ -131,9 +136,21 @@ def _connect(task: TaskPage, upload: Any, gallery: Any, fixed: list[Any], exampl
     ) -> Iterator[list[Any]]:
         yield from run(task, examples[event.index], values, progress)
 
-    upload.upload(uploaded, [upload, *task.controls], **model)
-    gallery.select(selected, task.controls, **model).then(lambda: None, outputs=upload, **quick)
+    def again(
+        found: Found | None,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+        *values: Any,
+    ) -> Iterator[list[Any]]:
+        if found is None:
+            yield [gr.skip() for _ in everything]
+        else:
+            yield from run(task, found.result.source.value, values, progress)
+
+    upload.upload(uploaded, [upload, *task.controls], **model).success(None, js=SCROLL)
+    gallery.select(selected, task.controls, **model).success(lambda: None, outputs=upload, js=SCROLL, **quick)
     upload.clear(partial(_blank, task, START.format(accepts=task.accepts)), outputs=everything, **quick)
+    for control in task.again:
+        control.input(again, [state, *task.controls], **model)
     for control in task.live:
         control.input(partial(redraw, task), [state, *task.controls], task.outputs, **quick)
     for control in task.resets:
@@ -143,8 +160,7 @@ def _connect(task: TaskPage, upload: Any, gallery: Any, fixed: list[Any], exampl
 def run(task: TaskPage, path: Path, values: Sequence[Any], progress: Any) -> Iterator[list[Any]]:
     """Predict a file: yield the values of all widgets without, then with what was found.
 
-    Raises:
-        gradio.Error: The file cannot be used.
+    What is wrong with a file that cannot be used stands in the place of what was found.
     """
     yield _blank(task, f"{path.name} is being predicted.")
     share = 0.0

@@ -11,7 +11,12 @@ from densevit.predictor import Advance, Predictor
 from densevit.web.predicting import Found
 
 # Of a gr.Image that shows something: not lossy, and without the button that publishes it on another host.
-PICTURE: dict[str, Any] = {"format": "png", "interactive": False, "buttons": ["download", "fullscreen"]}
+PICTURE: dict[str, Any] = {
+    "format": "png",
+    "interactive": False,
+    "show_label": False,
+    "buttons": ["download", "fullscreen"],
+}
 
 
 class TaskPage(ABC):
@@ -25,6 +30,7 @@ class TaskPage(ABC):
         keeps: What the file to download is called.
         controls: Widgets that are operated; `build_controls` makes them.
         live: Those of them that change what is shown, without a new prediction.
+        again: Those after which the same file is predicted again.
         resets: Those of them that, as a new prediction does, change others by `reset`.
         outputs: Widgets that show it; `build_outputs` makes them.
     """
@@ -36,6 +42,7 @@ class TaskPage(ABC):
         self.predictor = predictor
         self.controls: list[Any] = []
         self.live: list[Any] = []
+        self.again: list[Any] = []
         self.resets: list[Any] = []
         self.outputs: list[Any] = []
 
@@ -49,6 +56,7 @@ class TaskPage(ABC):
 
     def build_controls(self) -> None:
         """Make the widgets that are operated; by default there are none."""
+        self.controls = []
 
     @abstractmethod
     def build_outputs(self) -> None:

@@ -29,14 +29,14 @@ class VideoPage(TaskPage):
         return self.over_time if windows and is_longer_than_a_window(path, self.over_time) else self.predictor
 
     def build_controls(self) -> None:
-        windows = gr.Checkbox(
-            True, label="Windows over time", info="Of the next video: each window of a long one is classified."
-        )
-        self.controls = [windows]
+        windows = gr.Checkbox(True, label="Over time", info="Each window of a long video is classified by itself.")
+        self.controls = self.again = [windows]
 
     def build_outputs(self) -> None:
         scores = gr.Label(label="Most probable classes", num_top_classes=SHOWN, elem_id="scores")
-        video = gr.Video(label="Annotated video", interactive=False, buttons=["download"], elem_id="video")
+        video = gr.Video(
+            show_label=False, label="Annotated video", interactive=False, buttons=["download"], elem_id="video"
+        )
         timeline = gr.Image(label="Over time", **PICTURE, elem_id="timeline", alt_text="Probabilities over time")
         self.outputs = [scores, video, timeline, gr.HTML(elem_id="segments")]
 

@@ -41,8 +41,6 @@ class SegmentationView:
     def legend(self) -> str:
         """Return a table of the classes in the image, the largest first, in HTML."""
         indices = [self.classes.index(name) for name in self.shares]
-        rows = [
-            (str(i), name, f"{share:.1%}" if share >= 0.001 else "< 0.1%")
-            for i, (name, share) in zip(indices, self.shares.items(), strict=True)
-        ]
+        shares = [f"{share:.1%}" if share >= 0.001 else "< 0.1%" for share in self.shares.values()]
+        rows = [(str(i), self.classes[i], share) for i, share in zip(indices, shares, strict=True)]
         return html_table(("number", "class", "pixels"), rows, [self.palette[i] for i in indices])

@@ -48,9 +48,9 @@ class VideoView:
     def segments(self) -> str:
         """Return a table of the segments of a timeline, in HTML."""
         if not isinstance(self.found, Timeline):
-            return paragraph("The video was classified as a whole: it is not longer than a window, or windows are off.")
+            return paragraph("The video was classified as a whole.")
         found = self.found.segments()
-        rows = [(f"{s.start:.1f}", f"{s.end:.1f}", self.classes[s.label], f"{s.score:.1%}") for s in found]
+        rows = [(f"{s.start:.2f}", f"{s.end:.2f}", self.classes[s.label], f"{s.score:.1%}") for s in found]
         columns = ("from second", "to second", "class", "mean probability")
         return html_table(columns, rows, [self.palette[s.label] for s in found])
 

@@ -12,7 +12,7 @@ CONFIG := configs/demo/segformer_b0_shapes.py
 DATA := data/demo
 DEMO := work_dirs/demo
 
-.PHONY: install demo test test-slow test-all faults lint types bench clean
+.PHONY: install demo test test-slow test-wheel test-all faults lint types bench clean
 
 install: $(INSTALLED)
 
@@ -42,7 +42,11 @@ test: lint types
 test-slow: install
 	$(PYTEST) -m slow --timeout 900
 
-test-all: test test-slow
+# The wheel alone, in an environment of its own and outside of the checkout.
+test-wheel:
+	tests/try_wheel.sh $(PYTHON)
+
+test-all: test test-slow test-wheel
 
 # Kill runs, fill disks, damage files, and put the table of what happened into docs/reliability.md.
 faults: install

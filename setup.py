@@ -28,15 +28,16 @@ setup(
     license="Apache-2.0",
     packages=[*find_packages(include=["densevit", "densevit.*"]), *CONFIGS],
     package_data={"densevit": ["py.typed"]},
+    entry_points={"console_scripts": ["densevit = densevit.commands:main"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.10",
         "torchvision>=0.25",  # the release made for torch 2.10
-        "mmengine>=0.10.7",
-        "mmcv-lite>=2.2",  # imports as mmcv, needs no compiler
-        "opencv-python>=4.10",
         "numpy>=2",
         "pillow>=11",
+        "opencv-python>=4.10",
+        "mmengine>=0.10.7",
+        "mmcv-lite>=2.2",  # imports as mmcv, needs no compiler
         "matplotlib>=3.9",
         "rich>=13.7",
         "safetensors>=0.4.5",
@@ -44,6 +45,7 @@ setup(
         "faster-coco-eval>=1.7",
         "av>=15",  # reads and writes videos
         "nibabel>=5.4",
+        "packaging>=24",
         "monai>=1.6",
         "einops>=0.8",  # of MONAI's attention blocks
         "scipy>=1.13",  # of MONAI's distances of surfaces

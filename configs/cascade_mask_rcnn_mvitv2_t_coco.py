@@ -2,7 +2,7 @@
 
 detectron2 (https://github.com/facebookresearch/detectron2, projects/MViTv2) states box AP 52.2 and mask AP 45.0, 76 M
 parameters; on 64 GPUs. Not trained by us. From the authors' ImageNet weights:
-python tools/train.py configs/cascade_mask_rcnn_mvitv2_t_coco.py --weights MViTv2_T_in1k.pyth
+densevit train cascade_mask_rcnn_mvitv2_t_coco --weights MViTv2_T_in1k.pyth
 """
 
 _base_ = ["_base_/coco_multiscale.py", "_base_/mvitv2_67500.py"]

@@ -1,6 +1,6 @@
 """CCT-7/3x1 on CIFAR-100 from scratch, 3.8 M parameters.
 
-    python tools/train.py configs/cct_7_3x1_cifar100.py
+    densevit train cct_7_3x1_cifar100
 
 Authors' figure (https://github.com/SHI-Labs/Compact-Transformers), 300 epochs: top-1 80.92. Not trained by us. Their
 recipe: 300 epochs of a cosine and 10 more at the rate it ends at, 128 images a step.

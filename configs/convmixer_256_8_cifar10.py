@@ -1,6 +1,6 @@
 """ConvMixer-256/8 with kernels of 5 and patches of 2 on CIFAR-10 from scratch, 0.59 M parameters.
 
-    python tools/train.py configs/convmixer_256_8_cifar10.py
+    densevit train convmixer_256_8_cifar10
 
 Data: data/cifar10/{train,test}/<class>/*.jpg; --data-root points elsewhere. The authors' recipe of ImageNet, with their
 crops for CIFAR-10. They give no score for this size that we know of, and we have not trained it.

@@ -1,6 +1,6 @@
 """DeepViT-S on ImageNet-1k, 27.3 M parameters.
 
-    torchrun --nproc_per_node=8 tools/train.py configs/deepvit_s_imagenet.py --launcher pytorch
+    torchrun --nproc-per-node 8 -m densevit train deepvit_s_imagenet
 
 Paper (https://arxiv.org/abs/2103.11886): top-1 82.3. Not trained by us. The authors' recipe is DeiT's without repeats,
 with half the learning rate for a batch of 256, 32 on each of 8 processes, and averaged weights; the values of images

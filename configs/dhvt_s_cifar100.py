@@ -1,6 +1,6 @@
 """DHVT-S with patches of 4 x 4 on CIFAR-100 from scratch, 23.4 M parameters; all else as for DHVT-T.
 
-    torchrun --nproc-per-node 2 tools/train.py configs/dhvt_s_cifar100.py
+    torchrun --nproc-per-node 2 -m densevit train dhvt_s_cifar100
 
 Paper (https://arxiv.org/abs/2210.05958): top-1 82.91. Not trained by us.
 """

@@ -1,6 +1,6 @@
 """DHVT-T with patches of 4 x 4 on CIFAR-100 from scratch, 6.0 M parameters.
 
-    torchrun --nproc-per-node 2 tools/train.py configs/dhvt_t_cifar100.py
+    torchrun --nproc-per-node 2 -m densevit train dhvt_t_cifar100
 
 Paper (https://arxiv.org/abs/2210.05958): top-1 80.93. Not trained by us. The authors' recipe is DeiT's with a batch of
 512 at 1e-3, averaged weights and synchronised batch norms.

@@ -1,6 +1,6 @@
 """DHVT-T on one domain of DomainNet from scratch, 6.1 M parameters.
 
-    python tools/train.py configs/dhvt_t_domainnet.py
+    densevit train dhvt_t_domainnet
 
 Paper (https://arxiv.org/abs/2210.05958). Not trained by us, and we know no number to compare with. The authors' recipe
 is DeiT's with a batch of 256 at 1e-3, 20 epochs of warm-up, averaged weights and synchronised batch norms.

@@ -2,7 +2,7 @@
 
 The authors' repository (https://github.com/facebookresearch/xcit) states mIoU 43.9. Not trained by us.
 From the ImageNet weights that they start from:
-python tools/train.py configs/fpn_xcit_s12_p16_ade20k.py --weights xcit_small_12_p16_384_dist.pth
+densevit train fpn_xcit_s12_p16_ade20k --weights xcit_small_12_p16_384_dist.pth
 """
 
 _base_ = ["_base_/ade20k.py", "_base_/fpn_80k.py"]

@@ -2,7 +2,7 @@
 
 Paper (https://arxiv.org/abs/2112.01526): box AP 48.2, mask AP 43.8, 44 M parameters; detectron2 (projects/MViTv2): 48.3
 and 43.8, on 64 GPUs. Not trained by us. From the authors' ImageNet weights:
-python tools/train.py configs/mask_rcnn_mvitv2_t_coco.py --weights MViTv2_T_in1k.pyth
+densevit train mask_rcnn_mvitv2_t_coco --weights MViTv2_T_in1k.pyth
 """
 
 _base_ = ["_base_/coco_multiscale.py", "_base_/mvitv2_67500.py"]

@@ -2,7 +2,7 @@
 
 The authors' repository (https://github.com/facebookresearch/xcit) states box AP 45.3 and mask AP 40.8. Not trained by
 us. From the ImageNet weights that they start from:
-python tools/train.py configs/mask_rcnn_xcit_s12_p16_coco.py --weights xcit_small_12_p16_384_dist.pth
+densevit train mask_rcnn_xcit_s12_p16_coco --weights xcit_small_12_p16_384_dist.pth
 """
 
 _base_ = ["_base_/coco_multiscale.py", "_base_/schedule_3x.py"]

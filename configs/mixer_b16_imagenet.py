@@ -1,6 +1,6 @@
 """Mixer-B/16 on ImageNet-1k from scratch, 59.9 M parameters.
 
-    python tools/train.py configs/mixer_b16_imagenet.py --data-root data/imagenet
+    densevit train mixer_b16_imagenet --data-root data/imagenet
 
 8 processes of 512. The authors' recipe (big_vision), for which they report top-1 76.3. Not trained by us.
 

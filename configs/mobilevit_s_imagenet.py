@@ -1,4 +1,4 @@
-"""MobileViT-S on ImageNet-1k, 5.6 M parameters: python tools/train.py configs/mobilevit_s_imagenet.py
+"""MobileViT-S on ImageNet-1k, 5.6 M parameters: densevit train mobilevit_s_imagenet
 
 Paper (https://arxiv.org/abs/2110.02178): top-1 78.4. Not trained by us. The authors' recipe: crops and flips only,
 batches of images of 160 to 320 pixels, weight decay on all parameters, averaged weights, pixels of 0..1. Their code

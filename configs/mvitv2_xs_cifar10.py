@@ -1,6 +1,6 @@
 """MViTv2-XS, a small one of ours, on CIFAR-10 from scratch in 4 epochs, small enough for a CPU: 3.5 M parameters.
 
-    python tools/train.py configs/mvitv2_xs_cifar10.py
+    densevit train mvitv2_xs_cifar10
 
 Data: data/cifar10/{train,test}/<class>/*.jpg; --data-root points elsewhere. Score: docs/results.md.
 Its weights are what configs/mvitv2_xs_surveillance.py starts from.

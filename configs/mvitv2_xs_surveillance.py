@@ -1,7 +1,7 @@
 """MViTv2-XS on surveillance clips, fight or no fight, from weights for CIFAR-10: 3.7 M parameters, for two CPU cores.
 
-    python tools/train.py configs/mvitv2_xs_cifar10.py --work-dir work_dirs/cifar
-    python tools/train.py configs/mvitv2_xs_surveillance.py --weights work_dirs/cifar/iter_1564.pth
+    densevit train mvitv2_xs_cifar10 --work-dir work_dirs/cifar
+    densevit train mvitv2_xs_surveillance --weights work_dirs/cifar/iter_1564.pth
 
 Data: data/surveillance/videos/*.mp4 with the lists train.txt and val.txt, lines `name.mp4 label`, and labels.txt;
 --data-root points elsewhere. Scores: docs/results.md. Kernels for images become those of clips: each

@@ -2,7 +2,7 @@
 
 A combination of ours, without published figures. Not trained by us. PVTv2-B0, which is built much alike, gives box AP
 37.1 with this recipe (https://github.com/open-mmlab/mmdetection, configs/pvt).
-From the official ImageNet weights: python tools/train.py configs/retinanet_mit_b0_coco.py --weights mit_b0.pth
+From the official ImageNet weights: densevit train retinanet_mit_b0_coco --weights mit_b0.pth
 """
 
 _base_ = ["_base_/coco_detection.py", "_base_/schedule_1x.py"]

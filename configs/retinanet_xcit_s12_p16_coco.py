@@ -3,7 +3,7 @@
 A combination of ours, without published figures. Not trained by us. RetinaNet does not read the map of stride 4: it is
 not asked for, since the layers that only it needs would get no gradient.
 From the authors' ImageNet weights:
-python tools/train.py configs/retinanet_xcit_s12_p16_coco.py --weights xcit_small_12_p16_384_dist.pth
+densevit train retinanet_xcit_s12_p16_coco --weights xcit_small_12_p16_384_dist.pth
 """
 
 _base_ = ["_base_/coco_detection.py", "_base_/schedule_1x.py"]

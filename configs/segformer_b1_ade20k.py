@@ -1,7 +1,7 @@
 """SegFormer-B1 on ADE20K, 13.7 M parameters.
 
 Paper (https://arxiv.org/abs/2105.15203): mIoU 42.2 / 43.1 single scale / multi scale and flip. Not trained by us.
-From the authors' ImageNet weights: python tools/train.py configs/segformer_b1_ade20k.py --weights mit_b1.pth
+From the authors' ImageNet weights: densevit train segformer_b1_ade20k --weights mit_b1.pth
 """
 
 _base_ = ["_base_/ade20k.py", "_base_/segformer_160k.py"]

@@ -1,7 +1,7 @@
 """SegFormer-B2 on ADE20K, 27.5 M parameters.
 
 Paper (https://arxiv.org/abs/2105.15203): mIoU 46.5 / 47.5 single scale / multi scale and flip. Not trained by us.
-From the authors' ImageNet weights: python tools/train.py configs/segformer_b2_ade20k.py --weights mit_b2.pth
+From the authors' ImageNet weights: densevit train segformer_b2_ade20k --weights mit_b2.pth
 """
 
 _base_ = ["_base_/ade20k.py", "_base_/segformer_160k.py"]

@@ -1,7 +1,7 @@
 """SegFormer's head and schedule on CMT-S, ADE20K, 24.9 M parameters.
 
 A combination of ours, without published figures. Not trained by us.
-From the authors' ImageNet weights: python tools/train.py configs/segformer_cmt_s_ade20k.py --weights cmt_small.pth
+From the authors' ImageNet weights: densevit train segformer_cmt_s_ade20k --weights cmt_small.pth
 """
 
 _base_ = ["_base_/ade20k.py", "_base_/segformer_160k.py"]

@@ -2,7 +2,7 @@
 
 A combination of ours, without published figures. Not trained by us.
 From the authors' ImageNet weights, which want pixels of 0..1, blue first:
-python tools/train.py configs/segformer_mobilevit_s_ade20k.py --weights mobilevit_s.pt
+densevit train segformer_mobilevit_s_ade20k --weights mobilevit_s.pt
 """
 
 _base_ = ["_base_/ade20k.py", "_base_/segformer_160k.py"]

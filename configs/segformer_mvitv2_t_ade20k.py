@@ -2,7 +2,7 @@
 
 A combination of ours, without published figures. Not trained by us.
 From the authors' ImageNet weights:
-python tools/train.py configs/segformer_mvitv2_t_ade20k.py --weights MViTv2_T_in1k.pyth
+densevit train segformer_mvitv2_t_ade20k --weights MViTv2_T_in1k.pyth
 """
 
 _base_ = ["_base_/ade20k.py", "_base_/segformer_160k.py"]

@@ -2,7 +2,7 @@
 
 A combination of ours, without published figures. Not trained by us.
 From the authors' ImageNet weights:
-python tools/train.py configs/segformer_xcit_s12_p16_ade20k.py --weights xcit_small_12_p16_224.pth
+densevit train segformer_xcit_s12_p16_ade20k --weights xcit_small_12_p16_224.pth
 """
 
 _base_ = ["_base_/ade20k.py", "_base_/segformer_160k.py"]

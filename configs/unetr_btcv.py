@@ -4,7 +4,7 @@ Not trained by us. With one model, trained on 24 volumes and validated on the 6 
 Dice of 0.80: that is what to expect. The paper's (https://arxiv.org/abs/2103.10504) 0.856, an ensemble on the test
 server, and 0.891, with 80 volumes to train, are other protocols.
 
-MONAI's weights load: python tools/test.py configs/unetr_btcv.py UNETR_model_best_acc.pth
+MONAI's weights load: densevit test unetr_btcv UNETR_model_best_acc.pth
 Data: see _base_/btcv.py.
 """
 

@@ -1,7 +1,7 @@
 """UNETR's decoder on a MiT-B0 of volumes, BTCV: 17.8 M parameters.
 
 A combination of ours, without published figures. Not trained by us.
-From SegFormer's ImageNet weights: python tools/train.py configs/unetr_mit_b0_btcv.py --weights mit_b0.pth
+From SegFormer's ImageNet weights: densevit train unetr_mit_b0_btcv --weights mit_b0.pth
 Data: see _base_/btcv.py.
 """
 

@@ -1,6 +1,6 @@
 """ViT-S/16 on ImageNet-1k, 22.1 M parameters: the "better plain" recipe of 90 epochs.
 
-    torchrun --nproc-per-node 8 tools/train.py configs/vit_s16_imagenet.py
+    torchrun --nproc-per-node 8 -m densevit train vit_s16_imagenet
 
 Authors (https://arxiv.org/abs/2205.01580; big_vision's config): top-1 76.5. Not trained by us. They hold out 1 % of the
 training images. Decoupled weight decay is 1e-4 a step officially: 0.1 of the learning rate, as AdamW states it.

@@ -1,35 +1,14 @@
-"""What the tools share: their options, and how they end."""
+"""Options that commands share, and the config that they change."""
 
 import argparse
 import os
-import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
 from densevit.engine.config import load_config
-from densevit.errors import ConfigError, DensevitError, StoppedError
-
-
-def run(main: Callable[[], None]) -> None:
-    """Call ``main``, and exit with what tells the caller how it ended.
-
-    2 after a `DensevitError`, printed in one piece; 75 (EX_TEMPFAIL) after a signal that stopped a run, which has said
-    so; 130 after Ctrl-C anywhere else.
-    """
-    try:
-        main()
-    except StoppedError:
-        sys.exit(os.EX_TEMPFAIL)
-    except DensevitError as error:
-        process = f" of process {os.environ['RANK']}" if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
-        print(f"error{process}: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+from densevit.errors import ConfigError
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ from densevit.model import DenseModel
 
 EXAMPLES = {"video": "clip.mp4", "medical": "scan.nii.gz"}  # of what a model predicts; other tasks' are photos
 TO_FILL_IN = """\
-- Licence: of these weights. Weights started from others inherit what theirs asks for; `tools/list_models.py` names the
+- Licence: of these weights. Weights started from others inherit what theirs asks for; `densevit list-models` names the
   licence of official ones.
 - The data: where they are from, their licence, what is not in them.
 - What the model is for, and what it must not be used for."""
@@ -108,7 +108,7 @@ class Card:
 
     def _scores(self) -> Iterator[str]:
         if not self.scores:
-            yield "None is known: `tools/test.py` measures them."
+            yield "None is known: `densevit test` measures them."
             return
         yield "\n".join(
             ["| metric | value |", "| --- | --- |", *(f"| {k} | {v:.4f} |" for k, v in self.scores.items())]
@@ -120,10 +120,10 @@ class Card:
     def _use(self) -> Iterator[str]:
         config, weights = f"{self.folder}/config.py", f"{self.folder}/{self.weights}"
         example = EXAMPLES.get(self.meta["task"], "photo.jpg")
-        yield "In a checkout of densevit with this folder in it:"
+        yield "With densevit installed, beside this folder:"
         yield (
-            f"```bash\npython tools/predict.py {config} {weights} {example} --out predictions\n"
-            f"python tools/test.py {config} {weights} --data-root DATA\n```"
+            f"```bash\ndensevit predict {config} {weights} {example} --out predictions\n"
+            f"densevit test {config} {weights} --data-root DATA\n```"
         )
         yield (
             f'```python\nimport densevit\n\npredictor = densevit.load("{weights}")\n'

@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 
 from densevit.data.dataset import DenseDataset
 from densevit.data.readers import IMAGE_SUFFIXES, read_image
+from densevit.engine.environment import choose_device
 from densevit.errors import ConfigError, DataError
 from densevit.inputs import Source, find_sources, image_array, is_single
 from densevit.model import DenseModel
@@ -140,7 +141,7 @@ class Predictor:
         suffixes: tuple[str, ...] = IMAGE_SUFFIXES,
     ) -> None:
         self.reader, self.picture, self.suffixes = reader, picture, suffixes
-        self.model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+        self.model = model.to(choose_device(device)).eval()
         self.transforms, self.classes, self.palette = transforms, list(classes), palette
 
     def __call__(self, inputs: Any, batch_size: int = 1, progress: bool = True) -> Any:

@@ -170,7 +170,7 @@ def _check_privacy(texts: Mapping[str, str]) -> None:
         for folder in folders:
             if re.search(rf"(?<![\w.-]){re.escape(folder)}(?![\w.-])", text):
                 raise ConfigError(
-                    f"{where} would name {folder}, which is of this machine only: find it by tools/print_config.py, "
+                    f"{where} would name {folder}, which is of this machine only: find it by densevit print-config, "
                     "and set it otherwise by --cfg-options"
                 )
 

@@ -12,6 +12,7 @@ import safetensors
 import torch
 from mmengine.config import Config
 
+from densevit.commands import run
 from densevit.engine.config import load_config
 from densevit.engine.environment import commit_of
 from densevit.engine.runner import Runner
@@ -49,9 +50,9 @@ def run_the_card(card: str, monkeypatch: pytest.MonkeyPatch, folder: Path, image
     (folder / "photo.jpg").write_bytes(image.read_bytes())
     commands, script = re.findall(r"```(?:bash|python)\n(.*?)```", card, re.DOTALL)
     for line in commands.replace("DATA", str(scenes)).splitlines():
-        _, tool, *arguments = line.split()
-        monkeypatch.setattr("sys.argv", [tool, *arguments])
-        runpy.run_path(str(ROOT / tool), run_name="__main__")
+        program, command, *arguments = line.split()
+        assert program == "densevit"
+        run(command, arguments)
     (folder / "script.py").write_text(script)
     runpy.run_path(str(folder / "script.py"))
 
@@ -197,7 +198,7 @@ def test_a_path_that_cannot_be_left_out_ends_it(
     monkeypatch.setenv("HOME", str(tmp_path))
     cfg = load_config(tiny)
     cfg.note = f"see {tmp_path}/notes.txt"
-    with pytest.raises(ConfigError, match=r"config\.py would name .*: find it by tools/print_config\.py"):
+    with pytest.raises(ConfigError, match=r"config\.py would name .*: find it by densevit print-config"):
         publish(cfg, random_checkpoint, tmp_path / "out", "x")
     assert not (tmp_path / "out").exists()
 

@@ -1,41 +1,6 @@
-"""Generate a small dataset in the layout of a real one.
+"""``densevit make-demo-data`` from a checkout."""
 
-python tools/make_demo_data.py segmentation --root data/demo --train 320 --val 32
-python tools/make_demo_data.py detection --root data/demo
-python tools/make_demo_data.py video --root data/demo
-python tools/make_demo_data.py volume --root data/demo
-"""
-
-import argparse
-from pathlib import Path
-
-from densevit.cli import run
-from densevit.data import motion, phantoms
-from densevit.data.demo import DETECTION_CLASSES, SEGMENTATION_CLASSES, make_detection, make_segmentation
-
-MAKERS = {  # and how many are to train and to validate on
-    "detection": (make_detection, DETECTION_CLASSES, "pictures", 320, 32),
-    "segmentation": (make_segmentation, SEGMENTATION_CLASSES, "pictures", 320, 32),
-    "video": (motion.make_motion, motion.CLASSES, "clips", 1280, 128),
-    "volume": (phantoms.make_phantoms, phantoms.CLASSES, "volumes", 40, 8),
-}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=MAKERS)
-    parser.add_argument("--root", default="data/demo", help="the data go to ROOT/TASK (data/demo)")
-    parser.add_argument("--train", type=int, help="how many to train on (320 pictures, 1280 clips, 40 volumes)")
-    parser.add_argument("--val", type=int, help="how many to validate on (32 pictures, 128 clips, 8 volumes)")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-
-    folder = Path(args.root, args.task)
-    make, classes, things, train, val = MAKERS[args.task]
-    train, val = (default if n is None else n for n, default in ((args.train, train), (args.val, val)))
-    make(folder, train, val, args.seed)
-    print(f"{train} + {val} {things} in {folder}, classes {', '.join(classes)}")
-
+from densevit.commands import run
 
 if __name__ == "__main__":
-    run(main)
+    run("make-demo-data")

@@ -1,48 +1,6 @@
-"""Print parameters and multiply-accumulates (MACs) of a model, stage by stage.
+"""``densevit info`` from a checkout."""
 
-python tools/model_info.py configs/segformer_b0_ade20k.py --size 512 512
-python tools/model_info.py mit_b0
-python tools/model_info.py timesformer_base --size 8 224 224
-"""
-
-import argparse
-
-from rich.console import Console
-
-from densevit.cli import run
-from densevit.tables import rich_table
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", metavar="CONFIG_OR_BACKBONE", help="a config, or the name of a backbone")
-    sizes = (
-        "height width; depth or time first. By default 512 512, and with three axes that of the training or 96 96 96"
-    )
-    parser.add_argument("--size", type=int, nargs="+", help=sizes)
-    parser.add_argument("--channels", type=int, help="of the input")
-    args = parser.parse_args()
-
-    from densevit.engine.complexity import complexity, usual_size
-    from densevit.engine.config import load_config
-    from densevit.registry import BACKBONES, MODELS
-
-    if args.model.endswith(".py"):
-        options = load_config(args.model).model
-        model = MODELS.build({key: value for key, value in options.items() if key != "weights"})
-    else:
-        model = BACKBONES.build({"type": args.model})
-    net = getattr(model, "backbone", model)
-    size, channels = args.size or usual_size(net), args.channels or net.in_channels
-    rows = [
-        ("  " * part.depth + part.name, f"{part.params / 1e6:.3f}", f"{part.macs / 1e9:.3f}")
-        for part in complexity(model, size, channels)
-    ]
-    title = f"{args.model}, input {channels} x {' x '.join(map(str, size))}"
-    console = Console()
-    console.print(rich_table(title, ["part", "parameters (M)", "MACs (G)"], rows))
-    console.print("MACs of convolutions, linear layers and attention; 1 MAC = 2 FLOPs.", style="dim", highlight=False)
-
+from densevit.commands import run
 
 if __name__ == "__main__":
-    run(main)
+    run("info")

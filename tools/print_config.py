@@ -1,15 +1,6 @@
-"""Print a config with its bases and changes merged in: what a run would use."""
+"""``densevit print-config`` from a checkout."""
 
-import argparse
-
-from densevit.cli import add_config_options, config_from, run
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_config_options(parser)
-    print(config_from(parser.parse_args()).pretty_text, end="")
-
+from densevit.commands import run
 
 if __name__ == "__main__":
-    run(main)
+    run("print-config")

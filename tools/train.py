@@ -1,56 +1,6 @@
-"""Train a config.
+"""``densevit train`` from a checkout."""
 
-python tools/train.py configs/segformer_b0_ade20k.py
-torchrun --nproc-per-node 8 tools/train.py configs/segformer_b0_ade20k.py
-"""
-
-import argparse
-
-from densevit.cli import add_config_options, add_run_options, config_from, run
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_config_options(parser)
-    add_run_options(parser)
-    parser.add_argument(
-        "--resume", nargs="?", const="latest", metavar="CKPT", help="go on: from the newest intact checkpoint, or CKPT"
-    )
-    parser.add_argument(
-        "--weights", metavar="PATH", help="start from these weights: ours, official, timm, Hugging Face"
-    )
-    parser.add_argument(
-        "--auto-scale-lr",
-        action=argparse.BooleanOptionalAction,
-        help="learning rate in proportion to the batch size (default: where the config states the recipe's)",
-    )
-    parser.add_argument(
-        "--parallel",
-        choices=("ddp", "fsdp"),
-        help="several processes: a copy of the model each, or a part (docs/sharding.md)",
-    )
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--deterministic", action="store_true", help="refuse operations that are not reproducible")
-    args = parser.parse_args()
-
-    cfg = config_from(args)
-    cfg.resume = args.resume is not None
-    if args.resume not in (None, "latest"):
-        cfg.load_from = args.resume
-    if args.weights is not None:
-        cfg.model.weights = args.weights
-    if args.auto_scale_lr is not None:
-        cfg.auto_scale_lr = {**cfg.get("auto_scale_lr", {}), "enable": args.auto_scale_lr}
-    if args.parallel is not None and args.parallel != (cfg.get("parallel") or {}).get("type", "ddp"):
-        cfg.parallel = {"type": args.parallel}
-    if args.seed is not None:
-        cfg.randomness.seed = args.seed
-    cfg.randomness.deterministic = args.deterministic
-
-    from densevit.engine.runner import Runner  # slow to import: --help should not wait for it
-
-    Runner.from_cfg(cfg).train()
-
+from densevit.commands import run
 
 if __name__ == "__main__":
-    run(main)
+    run("train")

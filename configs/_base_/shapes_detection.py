@@ -1,6 +1,6 @@
 """Generated landscapes with objects, and 400 steps on them: a few minutes on two CPU cores.
 
-Data: python tools/make_demo_data.py detection --root data/demo
+Data: densevit make-demo-data detection --root data/demo
 """
 
 _base_ = ["small_detector.py"]
@@ -15,7 +15,7 @@ dataset = dict(
     type="CocoDataset",
     data_root="data/demo/detection",
     classes=classes,
-    download_help="Make it: python tools/make_demo_data.py detection --root data/demo",
+    download_help="Make it: densevit make-demo-data detection --root data/demo",
 )
 train_dataloader = dict(
     batch_size=8,

@@ -1,6 +1,6 @@
 """RetinaNet with CMT-Ti on generated landscapes, from scratch: a few minutes on two CPU cores.
 
-Data: python tools/make_demo_data.py detection --root data/demo
+Data: densevit make-demo-data detection --root data/demo
 """
 
 _base_ = ["../_base_/shapes_detection.py"]

@@ -1,6 +1,6 @@
 """SegFormer-B0 on generated landscapes, from scratch: about two minutes on two CPU cores.
 
-Data: python tools/make_demo_data.py segmentation --root data/demo
+Data: densevit make-demo-data segmentation --root data/demo
 """
 
 _base_ = ["../_base_/segformer_160k.py"]
@@ -33,7 +33,7 @@ dataset = dict(
     classes=classes,
     palette=palette,
     reduce_zero_label=True,
-    download_help="Make it: python tools/make_demo_data.py segmentation --root data/demo",
+    download_help="Make it: densevit make-demo-data segmentation --root data/demo",
 )
 train_dataloader = dict(
     batch_size=8,

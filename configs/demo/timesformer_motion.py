@@ -6,7 +6,7 @@ The classes are directions of motion, which no frame shows: without attention ov
 
 Clips have two frames: with more, it takes much longer to learn which frame is the next.
 
-Data: python tools/make_demo_data.py video --root data/demo
+Data: densevit make-demo-data video --root data/demo
 """
 
 _base_ = ["../_base_/runtime.py"]
@@ -35,7 +35,7 @@ dataset = dict(
     type="ClipDataset",
     data_root="data/demo/video",
     transforms=[],  # a flip would change the class
-    download_help="Make it: python tools/make_demo_data.py video --root data/demo",
+    download_help="Make it: densevit make-demo-data video --root data/demo",
 )
 train_dataloader = dict(
     batch_size=32,

@@ -1,6 +1,6 @@
 """A small UNETR on generated volumes, from scratch: a few minutes on two CPU cores.
 
-Data: python tools/make_demo_data.py volume --root data/demo
+Data: densevit make-demo-data volume --root data/demo
 """
 
 _base_ = ["../_base_/runtime.py"]
@@ -40,7 +40,7 @@ dataset = dict(
     classes=("background", "liver", "kidney"),
     prepare=prepare,
     cache="work_dirs/phantom_cache",
-    download_help="Make it: python tools/make_demo_data.py volume --root data/demo",
+    download_help="Make it: densevit make-demo-data volume --root data/demo",
 )
 train_dataloader = dict(
     batch_size=4,

@@ -39,7 +39,7 @@ def read_json(stem: Path, parse: Callable[[Any], T], what: str) -> T:
     try:
         return parse(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path}: no {what} ({error}); write them with tools/test.py --out") from error
+        raise DataError(f"{path}: no {what} ({error}); write them with densevit test --out") from error
 
 
 def exact(values: Any) -> Any:

@@ -9,11 +9,11 @@ from typing import Any
 from mmengine.config import Config
 
 from densevit import registry
+from densevit.engine.config_bases import find_config, named_bases
 from densevit.engine.config_trust import check_files, check_types
 from densevit.errors import ConfigError
 from densevit.registry import Registry, suggestion
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 LOADER_KEYS = {
     "batch_size",
     "dataset",
@@ -93,30 +93,11 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     path = find_config(Path(path))
     sys.path.extend(p for p in (str(Path.cwd()), str(path.parent.resolve())) if p not in sys.path)
     check_files(path)
-    cfg = Config.fromfile(path)
+    with named_bases():
+        cfg = Config.fromfile(path)
     merge_options(cfg, options or {})
     check_config(cfg)
     return cfg
-
-
-def find_config(path: Path) -> Path:
-    """Return the file of a config, of one of ours by its name too, with or without ".py".
-
-    Raises:
-        ConfigError: There is none; the nearest name is suggested.
-    """
-    if path.is_file():
-        return path
-    ours = {p.relative_to(CONFIGS).with_suffix("").as_posix(): p for p in CONFIGS.rglob("*.py")}
-    name = path.as_posix().removesuffix(".py")
-    if name in ours:
-        return ours[name]
-    if path.parent != Path() and path.parent.is_dir():
-        raise ConfigError(f"no config {path}.{suggestion(path.name, (p.name for p in path.parent.glob('*.py')))}")
-    names = [name for name in ours if not name.startswith("_base_/")]
-    near = difflib.get_close_matches(name.removeprefix("configs/"), names, n=3)
-    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else f" Those of densevit are in {CONFIGS}"
-    raise ConfigError(f"no config {path} (working directory: {Path.cwd()}).{hint}")
 
 
 def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:

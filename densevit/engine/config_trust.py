@@ -12,6 +12,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from densevit.engine.config_bases import find_base
 from densevit.errors import ConfigError
 
 SCOPE = "densevit"
@@ -19,8 +20,6 @@ SCOPE = "densevit"
 
 def check_files(path: Path) -> None:
     """Check that a config and its bases are Python files without syntax errors, before anything in them runs.
-
-    Bases in packages, ``package::file``, are as trusted as their package, and not looked at.
 
     Raises:
         ConfigError: One of them is missing, of another kind, or no Python.
@@ -32,9 +31,7 @@ def check_files(path: Path) -> None:
     except SyntaxError as error:
         raise ConfigError(f"{path} is no Python: {error}") from None
     for base in bases:
-        if "::" in base:
-            continue
-        if not (file := path.parent / base).is_file():
+        if not (file := find_base(base, path.parent)).is_file():
             raise ConfigError(f"{path}: no base {file}; correct its _base_")
         check_files(file)
 

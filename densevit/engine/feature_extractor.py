@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Subset
 
 from densevit.data.batch import collate_batch
 from densevit.engine.checkpoint import find_fault
+from densevit.engine.environment import choose_device
 from densevit.engine.loader import one_thread
 from densevit.errors import CheckpointError, ConfigError
 from densevit.features import Backbone
@@ -40,7 +41,7 @@ class FeatureExtractor:
     def __init__(self, cfg: Config, checkpoint: str | Path, device: str | None = None) -> None:
         if (fault := find_fault(Path(checkpoint))) is not None:
             raise CheckpointError(f"{checkpoint} {fault}")
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = choose_device(device)
         self.backbone: Backbone = BACKBONES.build(cfg.model.backbone)
         load_weights(self.backbone, checkpoint)
         options = {"type": "ImagePreprocessor", **(cfg.model.get("data_preprocessor") or {})}

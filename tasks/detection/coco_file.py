@@ -130,7 +130,7 @@ def _parse(path: Path, masks: bool) -> Any:
 
 def _entries(path: Path, content: Any, key: str) -> list[dict[str, Any]]:
     if not isinstance(content, dict):
-        hint = "; results of a detector are scored by tools/test.py --from-json" if isinstance(content, list) else ""
+        hint = "; results of a detector are scored by densevit test --from-json" if isinstance(content, list) else ""
         raise DataError(f"{path} is no COCO file: it holds {_kind(content)}, not a dict{hint}")
     if key not in content:
         raise DataError(

@@ -68,7 +68,7 @@ class VolumeDice(BaseMetric):
         for sample, prediction in zip(data_batch, data_samples, strict=True):
             path = sample.meta.path
             if sample.target is None:
-                raise DataError(f"{path} has no labels to compare with: use tools/predict.py to predict such volumes")
+                raise DataError(f"{path} has no labels to compare with: use densevit predict to predict such volumes")
             truth, found = sample.target.mask.as_subclass(Tensor).cpu(), prediction.mask
             if truth.shape != found.shape:
                 shapes = f"{tuple(truth.shape)} voxels, but what was predicted for it {tuple(found.shape)}"

@@ -71,7 +71,7 @@ class VolumePredictor(Predictor):
         if len(image) != (channels := self.model.backbone.in_channels):
             raise DataError(
                 f"{name} has {len(image)} channel, but the model reads {channels}: list the files of each volume in "
-                "dataset.json and predict them with tools/test.py --out"
+                "dataset.json and predict them with densevit test --out"
             )
         view: Any = self.transforms(image)
         to_input = torch.linalg.inv(view.affine.double()) @ image.affine.double()  # type: ignore[attr-defined]

@@ -126,7 +126,7 @@ class SegDataset(DenseDataset):
 ADE20K_HELP = (
     "Download http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip (0.9 GB) and unpack it in "
     "{parent}, or pass --data-root with its place. To try the framework without a download: "
-    "python tools/make_demo_data.py segmentation, then python tools/train.py configs/demo/segformer_b0_shapes.py"
+    "densevit make-demo-data segmentation, then densevit train demo/segformer_b0_shapes"
 )
 
 _ADE20K_NAMES = (

@@ -126,9 +126,9 @@ def test_attention_makes_macs_grow_faster_than_the_image() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("argument", "shown"), [("mit_b0", "stage 4"), ("configs/segformer_b0_camvid.py", "head")])
+@pytest.mark.parametrize(("argument", "shown"), [("mit_b0", "stage 4"), ("segformer_b0_camvid", "head")])
 def test_the_tool_takes_a_backbone_or_a_config(argument: str, shown: str) -> None:
-    command = [sys.executable, "tools/model_info.py", argument, "--size", "64", "64"]
+    command = [sys.executable, "-m", "densevit", "info", argument, "--size", "64", "64"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "total" in done.stdout
     assert shown in done.stdout
@@ -136,7 +136,7 @@ def test_the_tool_takes_a_backbone_or_a_config(argument: str, shown: str) -> Non
 
 @pytest.mark.slow
 def test_the_tool_suggests_a_backbone_for_a_misspelt_one() -> None:
-    command = [sys.executable, "tools/model_info.py", "mit_bo"]
+    command = [sys.executable, "-m", "densevit", "info", "mit_bo"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr[:6]) == (2, "error:")
     assert "Did you mean 'mit_b" in done.stderr

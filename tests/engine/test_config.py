@@ -122,3 +122,22 @@ class Pyramid(Backbone):
     runner.train()
     assert type(runner.model.backbone).__name__ == "Pyramid"
     assert (tmp_path / "run" / "iter_2.pth").exists()
+
+
+def test_a_base_may_be_one_of_ours_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text('_base_ = ["densevit::segformer_b0_ade20k.py"]\nmodel = dict(head=dict(num_classes=7))\n')
+    cfg = load_config(path)
+    assert (cfg.model.head.num_classes, cfg.model.backbone.type) == (7, "mit_b0")
+    assert cfg.train_dataloader == load_config("segformer_b0_ade20k").train_dataloader
+    path.write_text('_base_ = "densevit::segformer_b0_ade20"\n')
+    with pytest.raises(ConfigError, match=r"no config .*ade20\.py\. Did you mean 'segformer_b0_ade20k\.py'"):
+        load_config(path)
+
+
+def test_mmengine_is_as_it_was_after_a_config_was_read(tmp_path: Path) -> None:
+    before = vars(Config)["_get_cfg_path"]
+    (tmp_path / "bad.py").write_text('_base_ = "densevit::segformer_b0_ade20k.py"\n1 / 0\n')
+    with pytest.raises(ZeroDivisionError):
+        load_config(tmp_path / "bad.py")
+    assert vars(Config)["_get_cfg_path"] is before

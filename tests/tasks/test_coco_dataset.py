@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import runpy
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.tv_tensors import BoundingBoxes, Mask
 
+from densevit.commands.browse_data import draw_sample
 from densevit.data.batch import collate_batch
 from densevit.data.dataset import SampleKey
 from densevit.data.quarantine import Quarantine
@@ -220,7 +220,6 @@ def test_a_sheet_shows_the_objects_where_they_are(root: Path, monkeypatch: pytes
         return draw_truth(image, target, *rest)
 
     monkeypatch.setattr(DetPrediction, "draw_truth", staticmethod(record))
-    draw_sample = runpy.run_path(str(ROOT / "tools/browse_dataset.py"))["draw_sample"]
     panels = draw_sample(dataset(root, [dict(type="ShortSideResize", sizes=40)], masks=masks), SampleKey(0))
     assert list(panels) == ["0.png", "as the network sees it", "its labels"]
     assert drawn == [((180, 270), (20, 30)), ((180, 270), (40, 60))]

@@ -27,7 +27,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=[*find_packages(include=["densevit", "densevit.*"]), *CONFIGS],
-    package_data={"densevit": ["py.typed"]},
+    package_data={"densevit": ["py.typed", "web/pages/*.css"]},
     entry_points={"console_scripts": ["densevit = densevit.commands:main"]},
     python_requires=">=3.10",
     install_requires=[

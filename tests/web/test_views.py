@@ -90,6 +90,7 @@ def test_a_threshold_hides_objects_in_picture_and_table() -> None:
     view = DetectionView(result_of(objects()))
     drawn = [(view.picture(score) != view.image).any(-1).sum() for score in (0.95, 0.5, 0.1)]
     assert drawn[0] == 0 < drawn[1] < drawn[2]
+    assert view.picture(0.1).shape == (480, 640, 3)
     assert "2, 3 to 20, 30" in view.table(0.5)
     assert [view.table(score).count("<tr>") for score in (0.5, 0.1)] == [2, 3]
     assert "No object has a score of 0.95 or more; 2 have less." in view.table(0.95)

@@ -94,8 +94,8 @@ def describe(predictor: Predictor) -> str:
     parts = [type(model.backbone).__name__, type(model.head).__name__]
     count = sum(parameter.numel() for parameter in model.parameters())
     device = next(model.parameters()).device
-    millions = f"{count / 1e6:.3g} million parameters"
-    return f"{' with '.join(parts)} · {millions} · {len(predictor.classes)} classes · on {device}"
+    size = f"{count / 1e6:.3g} million" if count >= 1e6 else f"{count:,}"
+    return f"{' with '.join(parts)} · {size} parameters · {len(predictor.classes)} classes · on {device}"
 
 
 def _gallery(examples: Sequence[Example]) -> gr.Gallery:

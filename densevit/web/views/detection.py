@@ -26,7 +26,9 @@ class DetectionView:
 
     def picture(self, min_score: float) -> np.ndarray:
         """Return the image ``(H, W, 3)``, uint8 RGB, with the objects of at least this score."""
-        return self.found.draw(self.image, self.classes, self.palette, min_score)
+        height, width = self.image.shape[:2]
+        drawn = self.found.draw(self.image, self.classes, self.palette, min_score)
+        return np.ascontiguousarray(drawn[:height, :width])  # without a legend: there is the table
 
     def table(self, min_score: float) -> str:
         """Return the objects of at least this score, the best first, in HTML."""

@@ -24,6 +24,8 @@ from densevit.commands import demo
 from densevit.web.pages.page import build_page, describe, task_page
 from densevit.web.server import HOST, listen, make_server, private_folder
 
+API = "/gradio_api"  # below which gradio answers its own page
+
 
 @pytest.fixture
 def client(predictor_of: Callable[[str], Predictor]) -> Any:
@@ -51,13 +53,12 @@ def test_files_of_the_machine_are_not_served(client: Any, tmp_path: Path) -> Non
     secret = tmp_path / "secret.txt"
     secret.write_text("secret")
     for path in (secret, Path(__file__), Path.cwd() / "README.md"):
-        assert client.get(f"/gradio_api/file={path}").status_code in (403, 404)
+        assert client.get(f"{API}/file={path}").status_code in (403, 404)
 
 
 def test_a_file_that_is_too_large_is_refused(client: Any) -> None:
     codes = [
-        client.post("/gradio_api/upload", files={"files": ("a.png", bytes(size))}).status_code
-        for size in (1000, 2 << 20)
+        client.post(f"{API}/upload", files={"files": ("a.png", bytes(size))}).status_code for size in (1000, 2 << 20)
     ]
     assert codes == [200, 413]
 
@@ -88,9 +89,7 @@ def test_lack_of_gradio_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_page_says_what_the_model_is(predictor_of: Callable[[str], Predictor]) -> None:
-    assert describe(predictor_of("video")) == (
-        "TimeSformer with VideoHead · 335,428 parameters · 4 classes · on cpu"
-    )
+    assert describe(predictor_of("video")) == ("TimeSformer with VideoHead · 335,428 parameters · 4 classes · on cpu")
 
 
 def test_volumes_of_several_files_are_refused_at_the_start(predictor_of: Callable[[str], Predictor]) -> None:
@@ -108,7 +107,16 @@ def test_a_signal_ends_the_command_and_its_folder(
     predictor_of("segmentation")
     folder, log = tmp_path / "temporary", tmp_path / "log"
     folder.mkdir()
-    arguments = [sys.executable, "-m", "densevit", "demo", "--model", str(tmp_path / "runs" / "segmentation"), "--port", "0"]
+    arguments = [
+        sys.executable,
+        "-m",
+        "densevit",
+        "demo",
+        "--model",
+        str(tmp_path / "runs" / "segmentation"),
+        "--port",
+        "0",
+    ]
     with log.open("w") as file:
         process = subprocess.Popen(
             arguments, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, "TMPDIR": str(folder)}

@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
-SOURCES := benchmarks configs densevit examples tasks tests tools setup.py
+SOURCES := benchmarks configs densevit docs/conf.py docs/_ext examples tasks tests tools setup.py
 # Models under test are small: a process per core finishes sooner than threads do.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -q --timeout 300 -n logical --maxprocesses 8 --dist worksteal
 
@@ -12,7 +12,7 @@ CONFIG := configs/demo/segformer_b0_shapes.py
 DATA := data/demo
 DEMO := work_dirs/demo
 
-.PHONY: install demo test test-slow test-wheel test-all faults lint types bench clean
+.PHONY: install demo test test-slow test-wheel test-all docs faults lint types bench clean
 
 install: $(INSTALLED)
 
@@ -46,7 +46,12 @@ test-slow: install
 test-wheel:
 	tests/try_wheel.sh $(PYTHON)
 
-test-all: test test-slow test-wheel
+test-all: test test-slow test-wheel docs
+
+# The site, of docs/ and of the code's own docstrings, into docs/_build/html. A warning is an error.
+docs: install
+	OMP_NUM_THREADS=1 $(RUN) -m sphinx -b html -q -W -n --keep-going docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
 
 # Kill runs, fill disks, damage files, and put the table of what happened into docs/reliability.md.
 faults: install
@@ -63,4 +68,4 @@ bench: install
 	for script in benchmarks/*.py; do $(RUN) $$script || exit 1; done
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/_build docs/project docs/reference/*.rst *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -35,7 +35,12 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check-data", choices=("sample", "all", "off"), help="look at some, all or no files before the run"
     )
-    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none")
+    parser.add_argument(
+        "--launcher",
+        choices=("none", "pytorch", "slurm", "mpi"),
+        default="none",
+        help="who has started the processes (none; torchrun is known by itself)",
+    )
 
 
 def config_from(args: argparse.Namespace) -> Config:

@@ -296,6 +296,10 @@ def cmt_scaled(phi: float = 0.0, **options: Any) -> CMT:
     Depth grows by ``1.2 ** phi``, width by ``1.3 ** phi`` and image size by ``1.15 ** phi``, rounded to whole blocks,
     even widths of the first stage, and multiples of 32 pixels; the stem has half the width of the first stage. The
     published Ti, XS and B (``phi`` -2, -1 and 1) have the same image sizes, but depths and widths rounded by hand.
+
+    Args:
+        phi: Exponent of the scale; CMT-S is 0.
+        **options: Arguments of `CMT`.
     """
     width = 2 * _nearest(32 * 1.3**phi)
     sizes = {

@@ -242,6 +242,8 @@ def _variant(name: str, **settings: Any) -> Callable[..., CompactTransformer]:
         return CompactTransformer(**{**settings, **options})
 
     build.__name__ = build.__qualname__ = name
+    size, sine = settings.get("img_size", 32), settings.get("positions") == "sine"
+    build.__doc__ = f"For images of {size} x {size}, with {'sinusoidal' if sine else 'learnt'} positions."
     return build
 
 

@@ -186,9 +186,16 @@ def factorised_vit_b16(
     backbone: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Framewise:
-    """114.5M parameters with the classifier of Kinetics-400; ``backbone`` holds further arguments of its ViT-B/16.
+    """ViT-B/16 on each frame: 114.5M parameters with the classifier of Kinetics-400.
 
     The paper's 115.1M have patches two frames deep.
+
+    Args:
+        in_channels: Channels of the frames.
+        drop_path: Rate of stochastic depth at the last block, of the ViT and of what follows in time.
+        frozen_stages: Number of first blocks of the ViT that are not trained.
+        backbone: Further arguments of the ViT.
+        **options: Further arguments of `Framewise`.
     """
     vit = {"type": "vit_b16", "in_channels": in_channels, "drop_path": drop_path, "frozen_stages": frozen_stages}
     return _factorised(vit, backbone, options)
@@ -202,6 +209,14 @@ def factorised_vit_ti16(
     backbone: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Framewise:
-    """7.4M parameters with the classifier of Kinetics-400; ``backbone`` holds further arguments of its ViT-Ti/16."""
+    """ViT-Ti/16 on each frame: 7.4M parameters with the classifier of Kinetics-400.
+
+    Args:
+        in_channels: Channels of the frames.
+        drop_path: Rate of stochastic depth at the last block, of the ViT and of what follows in time.
+        frozen_stages: Number of first blocks of the ViT that are not trained.
+        backbone: Further arguments of the ViT.
+        **options: Further arguments of `Framewise`.
+    """
     vit = {"type": "vit_ti16", "in_channels": in_channels, "drop_path": drop_path, "frozen_stages": frozen_stages}
     return _factorised(vit, backbone, {"num_heads": 3, **options})

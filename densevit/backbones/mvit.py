@@ -104,6 +104,7 @@ class MViT(Backbone):
     This one sees images; `VideoMViT` is the same with an axis of time.
 
     Args:
+        in_channels: Channels of the input.
         img_size: Size of the input for which positions are learnt: pixels of a square image, or a number per axis.
             At other sizes they are interpolated.
         dims: Channels of each stage.

@@ -26,14 +26,14 @@ class VideoMViT(MViT):
     Args:
         img_size: Height and width of the frames for which positions are learnt.
         num_frames: Length of the clips for which they are.
-        depths: As of `MViT`, like those below.
-        patch_kernel: In time, height and width, like the settings below.
-        patch_stride: As of `MViT`.
-        pool_kernel: As of `MViT`.
-        q_stride: As of `MViT`.
-        kv_stride: As of `MViT`.
-        class_token: As of `MViT`.
-        drop_path: As of `MViT`.
+        depths: Blocks of each stage.
+        patch_kernel: Kernel of the first convolution in time, height and width.
+        patch_stride: Its stride, likewise.
+        pool_kernel: Kernel of the pooling in attention, likewise.
+        q_stride: Stride of the queries in the first block of each stage but the first, likewise.
+        kv_stride: Stride of keys and values in the first stage, likewise; it shrinks as the grid does.
+        class_token: Carry a token on which to classify; if not, the mean of the last tokens serves.
+        drop_path: Rate of stochastic depth at the last block.
         **options: The other arguments of `MViT`.
 
     Raises:

@@ -17,7 +17,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "height width; depth or time first. By default 512 512, and with three axes that of the training or 96 96 96"
     )
     parser.add_argument("--size", type=int, nargs="+", help=sizes)
-    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, default=1, help="inputs at once (1)")
     parser.add_argument("--repeats", type=int, default=10, help="runs after a first one that does not count (10)")
     parser.add_argument("--device", help="cpu or cuda")
     parser.add_argument(

@@ -26,7 +26,7 @@ PANEL_HEIGHT, VOLUME_HEIGHT = 180, 500
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_config_options(parser)
-    parser.add_argument("--split", choices=("train", "val", "test"), default="train")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="train", help="whose samples (train)")
     parser.add_argument("--count", type=int, default=16, help="samples, evenly spaced over the split (16)")
     parser.add_argument("--epoch", type=int, default=0, help="whose augmentation is shown (0)")
     parser.add_argument("--out", default="sheet.png", help="picture to write (sheet.png)")

@@ -21,11 +21,11 @@ MAKERS = {  # and how many are to train and to validate on
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("task", choices=MAKERS)
+    parser.add_argument("task", choices=MAKERS, help="what the data are for")
     parser.add_argument("--root", default="data/demo", help="the data go to ROOT/TASK (data/demo)")
     parser.add_argument("--train", type=int, help="how many to train on (320 pictures, 1280 clips, 40 volumes)")
     parser.add_argument("--val", type=int, help="how many to validate on (32 pictures, 128 clips, 8 volumes)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="other data by another one (0)")
 
 
 def main(args: argparse.Namespace) -> None:

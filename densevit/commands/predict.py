@@ -30,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--out", default="predictions", help="folder for overlays/, outputs/, predictions.json; of videos also videos/"
     )
     parser.add_argument("--device", help="cpu or cuda")
-    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, default=1, help="inputs at once, if they have one size (1)")
     parser.add_argument("--tta", action="store_true", help="average over scales and the mirror image; of clips, crops")
     parser.add_argument("--slide", action="store_true", help=SLIDE_HELP)
     parser.add_argument("--slide-window", type=float, metavar="SECONDS", help="length of the windows of a video")

@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         choices=("ddp", "fsdp"),
         help="several processes: a copy of the model each, or a part (docs/sharding.md)",
     )
-    parser.add_argument("--seed", type=int)
+    parser.add_argument("--seed", type=int, help="of the order of the data, augmentation and new weights")
     parser.add_argument("--deterministic", action="store_true", help="refuse operations that are not reproducible")
 
 

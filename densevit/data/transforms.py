@@ -129,6 +129,11 @@ class RandomCategoryCrop(v2.Transform):
 
     A crop is drawn up to ten times, until it shows two classes or more and none of them covers ``max_ratio`` of the
     labelled pixels. Smaller images are not padded: the preprocessor does that. Without a mask any crop will do.
+
+    Args:
+        size: Height and width.
+        max_ratio: Share of the labelled pixels that no class is to reach.
+        ignore_index: Label of pixels that do not count.
     """
 
     tries = 10
@@ -170,7 +175,15 @@ class RandomCategoryCrop(v2.Transform):
 
 @TRANSFORMS.register_module()
 class MultiScaleCrop(v2.RandomResizedCrop):
-    """RandomResizedCrop to the size that the batch has, see `MultiScaleBatchSampler`; to ``size`` where it has none."""
+    """RandomResizedCrop to the size that the batch has, see `MultiScaleBatchSampler`.
+
+    Args:
+        size: Height and width, or the side of a square, where the batch has none.
+        scale: Least and largest share of the area of the image.
+        ratio: Least and largest width over height.
+        interpolation: How pixels are interpolated.
+        antialias: Whether they are smoothed where the crop is made smaller.
+    """
 
     _transformed_types = (*v2.RandomResizedCrop._transformed_types, ImageSize)
 

@@ -228,9 +228,9 @@ def _parse(path: str | Path, content: bytes) -> tuple[type[nibabel.Nifti1Image],
     sizes = [int.from_bytes(content[:4], order) for order in ("little", "big")]
     kind = next((FORMATS[size] for size in sizes if size in FORMATS), None)
     if kind is None or len(content) < kind.header_class.sizeof_hdr:
-        nature = "DICOM" if content[128:132] == b"DICM" else "not a NIfTI file" if content else "an empty file"
-        hint = DICOM_HELP if nature == "DICOM" else "convert or replace it"
-        raise DataError(f"{path}: {nature}; {hint}")
+        if content[128:132] == b"DICM":
+            raise DataError(f"{path}: DICOM; {DICOM_HELP}")
+        raise DataError(f"{path}: {'not a NIfTI file' if content else 'an empty file'}; convert or replace it")
     header = kind.header_class(content[: kind.header_class.sizeof_hdr])
     if header["magic"] != kind.header_class.single_magic:
         raise DataError(f"{path}: not a NIfTI file that holds its voxels; save it as one .nii.gz")

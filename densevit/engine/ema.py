@@ -63,6 +63,11 @@ class EMAHook(MMEngineEMAHook):
 
     Those of a checkpoint are averaged already. mmengine's hook would exchange them for the copy that it made of the
     model before anything was loaded, and forget the average when a test begins in the process that trained.
+
+    Args:
+        ema_type: Kind of the average, `WarmupEMA` for instance.
+        **options: Arguments of that, such as ``momentum``; and of mmengine's hook, ``begin_iter`` or ``begin_epoch``,
+            from where on weights are averaged, and ``strict_load``.
     """
 
     trained = False

@@ -90,7 +90,7 @@ def map_features(
     extract = FeatureExtractor(cfg, checkpoint, device)
     features = extract(dataset, chosen, f"features of {split}").numpy()
     if not np.isfinite(features).all():
-        raise CheckpointError(f"{checkpoint} gives features that are infinite or not a number")
+        raise CheckpointError(f"{checkpoint} gives features that are infinite or not a number: take an earlier one")
     points, explained = project(features, method)
     labelled = hasattr(dataset, "label")
     labels = np.array([dataset.label(i) if labelled else -1 for i in chosen], dtype=np.int64)

@@ -49,6 +49,13 @@ def _validate(loop: Any) -> None:
 class IterTrainLoop(IterBasedTrainLoop):
     """``max_iters`` steps over an endless stream, from whatever step was resumed.
 
+    Args:
+        runner: The run.
+        dataloader: Config of the loader.
+        max_iters: Number of steps.
+        val_begin: Step from which on there are validations.
+        val_interval: Steps from one to the next; there is one after the last step too.
+
     Attributes:
         ahead: Batches by which the data are ahead of the steps: not 0 after a run goes on with another batch size.
     """
@@ -102,6 +109,12 @@ class EpochTrainLoop(EpochBasedTrainLoop):
     """``max_epochs`` passes over the data, from whatever step of whatever epoch was resumed.
 
     After the last step of an epoch was resumed, its end comes first: hooks and validation.
+
+    Args:
+        runner: The run.
+        dataloader: Config of the loader.
+        **options: ``max_epochs``, the number of passes; ``val_begin``, the epoch from which on there are validations (1
+            by default), and ``val_interval``, the epochs from one to the next (1); there is one after the last too.
     """
 
     def __init__(self, runner: Any, dataloader: Any, **options: Any) -> None:
@@ -230,7 +243,13 @@ def _share_buffers(model: nn.Module) -> None:
 
 @LOOPS.register_module()
 class EvaluationLoop(TestLoop):
-    """Metrics of the test split."""
+    """Metrics of the test split.
+
+    Args:
+        runner: The run.
+        dataloader: Config of the loader.
+        evaluator: Config of the metrics.
+    """
 
     def __init__(self, runner: Any, dataloader: Any, evaluator: Any) -> None:
         super().__init__(runner, build_loader(dataloader, runner.seed, Path(runner.work_dir)), evaluator)

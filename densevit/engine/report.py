@@ -36,7 +36,7 @@ class ReportHook(Hook):
 
     The page tells of the training as far as it is logged in the folder, of the last validation and of the last test;
     each writes its own part and leaves the others as they are. Pictures of metrics, the confusion of classes for one,
-    are files too, those of validation with "val_" before their names. Nothing here ends a run: what fails is a warning.
+    are files too, those of validation begin with ``val_``. Nothing here ends a run: what fails is a warning.
 
     Args:
         num_samples: How many of the worst, of the best, and of samples spread evenly over the split to show.

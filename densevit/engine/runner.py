@@ -197,7 +197,8 @@ class Runner(MMEngineRunner):
         loops = list(filter(None, (self._train_loop, self._val_loop)))
         classes = [list(loop.dataloader.dataset.classes) for loop in loops]
         if classes[0] != classes[-1]:
-            raise ConfigError(f"the classes to train and to validate differ: {_difference(*classes)}")
+            difference = _difference(*classes)
+            raise ConfigError(f"the classes to train and to validate differ: {difference}; make them the same")
         for loop in loops:
             self._check_dataset(loop.dataloader.dataset)
         self._log_batch_size()

@@ -20,6 +20,10 @@ class PredictionWriterHook(Hook):
     """Write every prediction, named after its input, to ``out`` and a picture of it to ``show_dir``.
 
     Metrics with a method ``write(folder) -> path`` also write to ``out``.
+
+    Args:
+        out: Folder of the files; none are written by default.
+        show_dir: Folder of the pictures; none are drawn by default.
     """
 
     def __init__(self, out: str | None = None, show_dir: str | None = None) -> None:

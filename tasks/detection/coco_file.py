@@ -98,7 +98,10 @@ def read_coco(path: str | Path, masks: bool = False) -> CocoFile:
     annotations.clear()
     reader.warn(path, total)
     if not reader.labels:
-        raise DataError(f"{path}: no annotation is left of {total}, so that there is nothing to learn or to score")
+        raise DataError(
+            f"{path}: no annotation is left of {total}, so that there is nothing to learn or to score; the log says "
+            "why each is left out"
+        )
     return CocoFile(
         str(path),
         classes,

@@ -88,7 +88,9 @@ def of_fold(cases: Sequence[Case], fold: int, folds: int, held_out: bool) -> lis
 def _drawn_folds(cases: Sequence[Case], folds: int) -> list[int]:
     """Return the fold of each volume."""
     if not 1 < folds <= len(cases):
-        raise ConfigError(f"{len(cases)} volumes cannot be shared out to {folds} folds")
+        raise ConfigError(
+            f"{len(cases)} volumes cannot be shared out to {folds} folds: folds is 2 or more, and no more than volumes"
+        )
     by_name = np.argsort([Path(case.images[0]).name for case in cases])
     drawn = np.arange(len(cases))
     np.random.RandomState(FOLD_SEED).shuffle(drawn)

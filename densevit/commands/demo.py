@@ -9,6 +9,8 @@ from pathlib import Path
 
 from densevit.errors import ConfigError, InstallationError
 
+OLDEST = (6, 31)  # of gradio: pages of some before have the browser ask other hosts
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
@@ -27,7 +29,7 @@ def main(args: argparse.Namespace) -> None:
     """Serve the page until Ctrl-C.
 
     Raises:
-        InstallationError: gradio is not installed.
+        InstallationError: gradio is not installed, or too old.
         ConfigError: The port is in use, or an option makes no sense.
     """
     for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_RUN_HISTORY"):  # before gradio is imported, which reads them
@@ -35,10 +37,7 @@ def main(args: argparse.Namespace) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     if args.max_mb <= 0:
         raise ConfigError(f"--max-mb must be positive, not {args.max_mb:g}")
-    try:
-        import gradio  # noqa: F401
-    except ImportError as error:
-        raise InstallationError(f'the page needs gradio ({error}). Install it: pip install "densevit[web]"') from error
+    _check_gradio()
     from densevit.loading import load
     from densevit.web.examples import generated_examples, given_examples
     from densevit.web.pages.page import build_page
@@ -53,3 +52,15 @@ def main(args: argparse.Namespace) -> None:
             else generated_examples(predictor, folder / "examples")
         )
         serve(build_page(predictor, name, examples), listener, args.max_mb, args.open)
+
+
+def _check_gradio() -> None:
+    try:
+        import gradio
+    except ImportError as error:
+        raise InstallationError(f'the page needs gradio ({error}). Install it: pip install "densevit[web]"') from error
+    if tuple(map(int, gradio.__version__.split(".")[:2])) < OLDEST:
+        raise InstallationError(
+            f"gradio {gradio.__version__} is too old for the page, which needs {OLDEST[0]}.{OLDEST[1]}. "
+            'Mend it: pip install -U "densevit[web]"'
+        )

@@ -82,10 +82,15 @@ def test_a_port_in_use_is_said() -> None:
         listen(70000)
 
 
-def test_lack_of_gradio_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lack_of_gradio_and_options_that_make_no_sense_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(InstallationError, match=r'pip install "densevit\[web\]"'):
         demo.main(SimpleNamespace(max_mb=1))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace(__version__="6.16.0"))
+    with pytest.raises(InstallationError, match=r"gradio 6\.16\.0 is too old for the page, which needs 6\.31"):
+        demo.main(SimpleNamespace(max_mb=1))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="--max-mb must be positive, not 0"):
+        demo.main(SimpleNamespace(max_mb=0))  # type: ignore[arg-type]
 
 
 def test_the_page_says_what_the_model_is(predictor_of: Callable[[str], Predictor]) -> None:

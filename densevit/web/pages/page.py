@@ -83,7 +83,7 @@ def task_page(predictor: Predictor) -> TaskPage:
     if issubclass(kind, VolumePrediction) and channels != 1:
         raise ConfigError(
             f"the model reads volumes of {channels} files, and the page takes one: list them in dataset.json and "
-            "predict them with `densevit test --out`"
+            "predict them with densevit test --out"
         )
     return next((page for found, page in PAGES.items() if issubclass(kind, found)), OtherPage)(predictor)
 

@@ -5,6 +5,7 @@ Only this machine can open the page; docs/web.md says how to reach it from anoth
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from densevit.errors import ConfigError, InstallationError
@@ -51,7 +52,10 @@ def main(args: argparse.Namespace) -> None:
             if args.examples
             else generated_examples(predictor, folder / "examples")
         )
-        serve(build_page(predictor, name, examples), listener, args.max_mb, args.open)
+        code, busy = serve(build_page(predictor, name, examples), listener, args.max_mb, args.open)
+    if busy:
+        os._exit(code)  # without waiting for a prediction that no one will see
+    sys.exit(code)
 
 
 def _check_gradio() -> None:

@@ -1,9 +1,11 @@
 """Serves the page to this machine only."""
 
+import logging
 import os
 import signal
 import socket
 import tempfile
+import threading
 import webbrowser
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
@@ -52,7 +54,7 @@ def listen(port: int) -> socket.socket:
 def private_folder() -> Iterator[Path]:
     """Have gradio and `tempfile` write to a folder that is removed at the end."""
     before, kept = tempfile.tempdir, os.environ.get("GRADIO_TEMP_DIR")
-    with tempfile.TemporaryDirectory(prefix="densevit_demo_") as folder:
+    with tempfile.TemporaryDirectory(prefix="densevit_demo_", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = folder
         try:
             yield Path(folder)
@@ -92,8 +94,8 @@ def make_server(page: gr.Blocks, max_mb: float) -> uvicorn.Server:
     return uvicorn.Server(options)
 
 
-def serve(page: gr.Blocks, listener: socket.socket, max_mb: float, show: bool) -> None:
-    """Serve a page until Ctrl-C or SIGTERM.
+def serve(page: gr.Blocks, listener: socket.socket, max_mb: float, show: bool) -> tuple[int, bool]:
+    """Serve a page until Ctrl-C or SIGTERM; return the exit code, and whether a prediction is still running.
 
     Args:
         page: From `build_page`.
@@ -102,15 +104,36 @@ def serve(page: gr.Blocks, listener: socket.socket, max_mb: float, show: bool) -
         show: Open it in the browser.
     """
     server = make_server(page, max_mb)
-    url = f"http://{HOST}:{listener.getsockname()[1]}"
-    print(f"{url}  (Ctrl-C ends it)", flush=True)
-    if show:
-        webbrowser.open(url)
-    signal.signal(signal.SIGTERM, _end)  # uvicorn raises it again when it has ended, and folders are to be removed
+    # uvicorn waits for predictions, however long they take: signals go to this thread, and it runs in another
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    before = signal.signal(signal.SIGTERM, _terminate)
+    code = 0
     try:
-        server.run(sockets=[listener])
+        thread.start()
+        url = f"http://{HOST}:{listener.getsockname()[1]}"
+        print(f"{url}  (Ctrl-C ends it)", flush=True)
+        if show:
+            webbrowser.open(url)
+        while thread.is_alive():
+            thread.join(1)
     except KeyboardInterrupt:
-        print("\nended")
+        print("\nended", flush=True)
+    except _TerminatedError:
+        code = 128 + signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        logging.getLogger("uvicorn.error").disabled = True  # pages that are open are cut off, which it calls errors
+        server.should_exit = True
+        thread.join(2 * FINISH)
+    return code, thread.is_alive()
+
+
+class _TerminatedError(Exception):
+    """SIGTERM has come."""
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise _TerminatedError
 
 
 class OwnHostOnly:
@@ -128,7 +151,3 @@ class OwnHostOnly:
             await send(message)
 
         await self.app(scope, receive, with_policy)
-
-
-def _end(number: int, frame: Any) -> None:
-    raise SystemExit(128 + number)

@@ -52,10 +52,9 @@ def main(args: argparse.Namespace) -> None:
             if args.examples
             else generated_examples(predictor, folder / "examples")
         )
-        code, busy = serve(build_page(predictor, name, examples), listener, args.max_mb, args.open)
-    if busy:
-        os._exit(code)  # without waiting for a prediction that no one will see
-    sys.exit(code)
+        code = serve(build_page(predictor, name, examples), listener, args.max_mb, args.open)
+    sys.stdout.flush()
+    os._exit(code)  # at once: a prediction that still runs in a thread would be waited for, or abort the process
 
 
 def _check_gradio() -> None:

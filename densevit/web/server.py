@@ -94,8 +94,8 @@ def make_server(page: gr.Blocks, max_mb: float) -> uvicorn.Server:
     return uvicorn.Server(options)
 
 
-def serve(page: gr.Blocks, listener: socket.socket, max_mb: float, show: bool) -> tuple[int, bool]:
-    """Serve a page until Ctrl-C or SIGTERM; return the exit code, and whether a prediction is still running.
+def serve(page: gr.Blocks, listener: socket.socket, max_mb: float, show: bool) -> int:
+    """Serve a page until Ctrl-C or SIGTERM, and return the exit code; a prediction may still be running then.
 
     Args:
         page: From `build_page`.
@@ -125,7 +125,7 @@ def serve(page: gr.Blocks, listener: socket.socket, max_mb: float, show: bool) -
         logging.getLogger("uvicorn.error").disabled = True  # pages that are open are cut off, which it calls errors
         server.should_exit = True
         thread.join(2 * FINISH)
-    return code, thread.is_alive()
+    return code
 
 
 class _TerminatedError(Exception):

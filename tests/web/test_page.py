@@ -3,7 +3,11 @@
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from densevit.data.motion import draw_clip
+from densevit.data.video_writing import write_video
 from densevit.predictor import Predictor
 
 pytest.importorskip("gradio", reason="gradio is not installed")
@@ -228,3 +234,28 @@ def test_files_that_cannot_be_used_are_named_and_the_page_goes_on(
     sync_api.expect(opened.locator(".toast-body")).to_contain_text("exceed the maximum allowed size")
     opened.locator("#examples .thumbnail-item").nth(1).click()
     sync_api.expect(opened.locator("#status")).to_contain_text("landscape_2.png: 160 x 128 pixels")
+
+
+def test_the_command_does_not_wait_for_a_prediction_that_runs(
+    browser: Any, predictor_of: Callable[[str], Predictor], tmp_path: Path
+) -> None:
+    predictor_of("video")
+    clip = draw_clip(np.random.default_rng(0), 0)
+    write_video(tmp_path / "long.mp4", (frame for _ in range(400) for frame in clip), 15)
+    arguments = ["--model", str(tmp_path / "runs" / "video"), "--port", "0"]
+    with (tmp_path / "log").open("w+") as log:
+        process = subprocess.Popen([sys.executable, "-m", "densevit", "demo", *arguments], stdout=log, stderr=log)
+        try:
+            while not (address := re.search(r"http://\S+", (tmp_path / "log").read_text())):
+                assert process.poll() is None
+                time.sleep(0.2)
+            page = browser.new_page()
+            page.goto(address[0])
+            page.set_input_files("#upload input[type=file]", tmp_path / "long.mp4")
+            sync_api.expect(page.locator("#status")).to_contain_text("long.mp4 - ", timeout=PATIENCE)  # its progress
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 0
+            page.close()
+        finally:
+            process.kill()
+    assert not re.search("Traceback|ERROR", (tmp_path / "log").read_text())

@@ -97,9 +97,13 @@ class LinearClassifier(Head):
 
     @staticmethod
     def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Rename ``weight``, ``projection.weight`` (official MViT), ``1.weight`` (torchvision) to ``fc.weight``.
+        """Rename ``weight``, with what others put before it, to ``fc.weight``. A ``kernel`` (JAX) is one transposed.
 
-        A ``kernel`` (JAX) is one transposed.
+        The official MViT has ``projection.weight``, torchvision ``head.weight`` or ``1.weight``, mmaction2
+        ``fc_cls.weight``.
         """
         state = {("weight" if key == "kernel" else key): v.mT if key == "kernel" else v for key, v in state.items()}
-        return {re.sub(r"^(?:projection\.|1\.)?(weight|bias)$", r"fc.\1", key): v for key, v in state.items()}
+        return {
+            re.sub(r"^(?:head\.|projection\.|1\.|fc_cls\.)?(weight|bias)$", r"fc.\1", key): v
+            for key, v in state.items()
+        }

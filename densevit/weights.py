@@ -25,12 +25,20 @@ State = dict[str, Tensor]
 _WRAPPERS = ("state_dict", "model_state", "model", "model_ema", "teacher")
 _JAX_WRAPPERS = ("params/", "opt/target/")
 _PARTS = ("backbone", "neck", "head")
-# What our, mmsegmentation's, classification libraries' and mmdetection's files call the head.
-_HEADS = ("head", "decode_head", "classifier", "bbox_head")
+# What our, mmsegmentation's, classification libraries', mmdetection's and mmaction2's files call the head.
+_HEADS = ("head", "heads", "decode_head", "classifier", "fc", "bbox_head", "cls_head")
 # Beside the head or instead of it in mmsegmentation's, mmdetection's and detectron2's files, in it here.
 _PARTS_OF_HEADS = ("auxiliary_head", "rpn_head", "roi_head", "proposal_generator", "roi_heads")
 # Batch norm counts its steps; nothing reads the count, and not every library stores it.
 _COUNTER = "num_batches_tracked"
+# What checkpoints of mmengine hold in their log of scalars: a name in a pickle that is called to make an object of it.
+_LOG_OF_MMENGINE = (
+    "builtins.getattr",
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+)
 # Under what the header of a published model has the JSON that is ``meta`` in a checkpoint of ours.
 HEADER = "densevit"
 
@@ -132,7 +140,7 @@ def read_file(path: Path) -> Any:
         if path.suffix == ".npz":
             return _read_npz(path)
         # Official releases keep their arguments in a Namespace, which holds values and runs nothing.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace, *((_Inert, name) for name in _LOG_OF_MMENGINE)]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
@@ -149,6 +157,16 @@ def read_file(path: Path) -> Any:
         raise CheckpointError(
             f"{path} is corrupt or no checkpoint; fetch it again ({reason or type(error).__name__})"
         ) from error
+
+
+class _Inert:
+    """Stands for an object of a checkpoint that is not wanted: it takes all, and keeps and runs nothing."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
 
 
 def _read_safetensors(path: Path) -> Any:

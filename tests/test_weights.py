@@ -6,9 +6,11 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from mmengine.logging import HistoryBuffer
 from torch import Tensor, nn
 
 from densevit.backbones import MiT, mit_b0
@@ -226,6 +228,33 @@ def test_code_in_a_file_is_named_and_not_run(protocol: int, ran: Path, attack: o
         if protocol == 2:  # torch's own
             assert "asks to run posix.mkdir" in str(refused.value)
             assert "safetensors" in str(refused.value)
+    assert not ran.exists()
+
+
+class Call:
+    """Unpickled naively, it is what a call gives."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def test_what_mmengine_logs_in_a_checkpoint_is_passed_over_and_calls_nothing(
+    source: Model, model: Model, ran: Path, attack: object, tmp_path: Path
+) -> None:
+    log = {"loss": HistoryBuffer([1.0, 0.5], [1, 1]), "eta": np.float64(3), "other": Call(getattr, "", "upper")}
+    content = {"state_dict": source.state_dict(), "message_hub": {"log_scalars": log}}
+    torch.save(content, tmp_path / "epoch_12.pth")
+    load_weights(model, tmp_path / "epoch_12.pth")
+    assert_same(model, source)
+    read = read_file(tmp_path / "epoch_12.pth")["message_hub"]["log_scalars"]
+    assert not any(isinstance(value, HistoryBuffer | float) or callable(value) for value in read.values())
+    log["more"] = Call(getattr, attack, "folder")
+    torch.save(content, tmp_path / "evil.pth")
+    with pytest.raises(CheckpointError, match=r"asks to run posix\.mkdir"):
+        read_file(tmp_path / "evil.pth")
     assert not ran.exists()
 
 

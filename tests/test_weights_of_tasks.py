@@ -19,7 +19,7 @@ def build(backbone: dict[str, Any], head: dict[str, Any]) -> DenseModel:
     return MODELS.build({"type": "DenseModel", "backbone": {**MIT, **backbone}, "head": {"num_classes": 9, **head}})
 
 
-@pytest.mark.parametrize("name", ["head", "classifier", "head.fc", "head.projection"])
+@pytest.mark.parametrize("name", ["head", "classifier", "fc", "head.fc", "head.projection", "cls_head.fc_cls"])
 def test_a_classifier_is_loaded_by_any_of_its_names(name: str) -> None:
     model = build({"token": True}, {"type": "ClassificationHead"})
     source: dict[str, Tensor] = model.backbone.state_dict()

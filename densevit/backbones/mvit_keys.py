@@ -18,16 +18,17 @@ _TORCHVISION = {
     r"mlp\.0\.": "mlp.fc1.",
     r"mlp\.3\.": "mlp.fc2.",
 }
+_MMACTION2 = {r"^patch_embed\.projection\.": "patch_embed.proj.", r"^norm3\.": "norm."}
 _TIMM_BLOCK = re.compile(r"^stages\.(\d+)\.blocks\.(\d+)\.")
 
 
 def official_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename what timm and torchvision call otherwise, and drop the axis of time that images do not have."""
+    """Rename what timm, torchvision and mmaction2 call otherwise, and drop the axis of time that images do not have."""
     starts = _first_blocks(state)
     renamed = {}
     for key, value in state.items():
         key = _TIMM_BLOCK.sub(lambda match: f"blocks.{starts[int(match[1])] + int(match[2])}.", key)
-        key = rename(key, (_TIMM | _TORCHVISION).items())
+        key = rename(key, (_TIMM | _TORCHVISION | _MMACTION2).items())
         if key in ("cls_token", "pos_embed_spatial", "pos_embed_temporal", "pos_embed_class"):
             value = value.reshape(1, -1, value.shape[-1])
         renamed[key] = value

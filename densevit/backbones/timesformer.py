@@ -186,7 +186,7 @@ class TimeSformer(PlainBackbone):
 
     @staticmethod
     def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Rename official checkpoints, those of transformers, and tensors of a Vision Transformer in JAX."""
+        """Rename official checkpoints, those of transformers and mmaction2, and a Vision Transformer in JAX."""
         return official_names(state)
 
     @staticmethod

@@ -28,11 +28,31 @@ _TRANSFORMERS = (
     (r"\.intermediate\.dense\.", ".mlp.fc1."),
     (r"\.output\.dense\.", ".mlp.fc2."),
 )
+_MMACTION2 = (
+    (r"^patch_embed\.projection\.", "patch_embed.proj."),
+    (r"^transformer_layers\.layers\.", "blocks."),
+    (r"\.ffns\.0\.norm\.|\.norms\.1\.", ".norm2."),
+    (r"\.ffns\.0\.layers\.0\.0\.", ".mlp.fc1."),
+    (r"\.ffns\.0\.layers\.1\.", ".mlp.fc2."),
+    (r"\.attentions\.\d\.temporal_fc\.", ".temporal_fc."),
+    (r"\.norms\.0\.", ".norm1."),
+    (r"\.attn\.in_proj_", ".attn.qkv."),
+    (r"\.attn\.out_proj\.", ".attn.proj."),
+)
 
 
 def official_names(state: State) -> State:
-    """Rename the tensors of transformers, and of a Vision Transformer in JAX."""
-    return from_jax({rename(key, _OFFICIAL + _TRANSFORMERS): value for key, value in state.items()})
+    """Rename the tensors of transformers and mmaction2, and of a Vision Transformer in JAX."""
+    divided = any(".attentions.1." in key for key in state)  # of mmaction2: attention over time is the first of two
+    over = {"0": "temporal_", "1": ""} if divided else {"0": ""}
+    patterns = (
+        *_OFFICIAL,
+        *_TRANSFORMERS,
+        *_MMACTION2,
+        (r"\.attentions\.(\d)\.norm\.", lambda match: f".{over[match[1]]}norm1."),
+        (r"\.attentions\.(\d)\.attn\.", lambda match: f".{over[match[1]]}attn."),
+    )
+    return from_jax({rename(key, patterns): value for key, value in state.items()})
 
 
 def from_image_model(state: State, own: State) -> State:

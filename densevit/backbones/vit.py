@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from densevit.backbones.plain import PlainBackbone, position_table
-from densevit.backbones.vit_keys import from_jax, join_class_position
+from densevit.backbones.vit_keys import from_jax, from_libraries, join_class_position
 from densevit.errors import ConfigError
 from densevit.features import check_heads
 from densevit.layers import (
@@ -160,8 +160,11 @@ class ViT(PlainBackbone):
 
     @staticmethod
     def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Rename and transpose official tensors; add a class token's position, as in timm's files, to the token."""
-        return join_class_position(from_jax(state))
+        """Rename and transpose official tensors, rename those of transformers and torchvision.
+
+        Add a class token's position, as in their files and timm's, to the token.
+        """
+        return join_class_position(from_libraries(from_jax(state)))
 
 
 def sincos2d(grid: Sequence[int], dim: int, device: torch.device | None = None) -> Tensor:

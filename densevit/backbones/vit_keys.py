@@ -47,13 +47,51 @@ NAMES = (
     (r"(attn|attn_pool)\.out\.", r"\1.proj."),
     (r"\.(kernel|scale)$", ".weight"),
 )
+_TRANSFORMERS = (
+    (r"^vit\.", ""),
+    (r"^embeddings\.position_embeddings$", "pos_embed"),
+    (r"^embeddings\.cls_token$", "cls_token"),
+    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^(?:encoder\.layer|layers)\.(\d+)\.(?=layernorm_|attention\.|intermediate\.|output\.|mlp\.)", r"blocks.\1."),
+    (r"^layernorm\.", "norm."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"\.attention\.attention\.", ".attn."),
+    (r"\.attention\.q_proj\.", ".attn.query."),
+    (r"\.attention\.k_proj\.", ".attn.key."),
+    (r"\.attention\.v_proj\.", ".attn.value."),
+    (r"\.attention\.(?:output\.dense|o_proj)\.", ".attn.proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+)
+_TORCHVISION = (
+    (r"^class_token$", "cls_token"),
+    (r"^conv_proj\.", "patch_embed.proj."),
+    (r"^encoder\.pos_embedding$", "pos_embed"),
+    (r"^encoder\.layers\.encoder_layer_(\d+)\.", r"blocks.\1."),
+    (r"^encoder\.ln\.", "norm."),
+    (r"\.ln_([12])\.", r".norm\1."),
+    (r"\.self_attention\.in_proj_", ".attn.qkv."),
+    (r"\.self_attention\.out_proj\.", ".attn.proj."),
+    (r"\.mlp\.(?:0|linear_1)\.", ".mlp.fc1."),
+    (r"\.mlp\.(?:3|linear_2)\.", ".mlp.fc2."),
+)
 # What is joined to one layer of ours.
 JOINED = {"qkv": ("query", "key", "value"), "kv": ("key", "value"), "q": ("query",)}
 
 
 def from_jax(state: State) -> State:
     """Return tensors of JAX, "/" in their names read as ".", under our names; others pass through."""
-    renamed = {rename(key, NAMES): _transpose(key, value) for key, value in state.items()}
+    return _join({rename(key, NAMES): _transpose(key, value) for key, value in state.items()})
+
+
+def from_libraries(state: State) -> State:
+    """Return tensors of transformers, in its files or its models, and of torchvision under our names."""
+    return _join({rename(key, _TRANSFORMERS + _TORCHVISION): value for key, value in state.items()})
+
+
+def _join(renamed: State) -> State:
+    """Join queries, keys and values to the layers that we have, where all parts of one are there."""
     for name in [key for key in renamed if re.search(r"\.query\.\w+$", key)]:
         start, end = name.split("query")
         for layer in ("q", "kv") if start == "attn_pool." else ("qkv",):
@@ -73,7 +111,7 @@ def join_class_position(state: State) -> State:
 
 def _transpose(key: str, value: Tensor) -> Tensor:
     if re.search(r"\.(query|key|value)\.(kernel|bias)$", key):
-        value = value.flatten(-2)  # (in, heads, out) or (heads, out)
+        value = value.flatten(-2) if value.ndim > 1 else value  # (in, heads, out) or (heads, out); not of JAX: (out,)
     elif key.endswith(".out.kernel"):
         value = value.flatten(0, 1)  # (heads, in, out)
     if key.endswith("kernel"):

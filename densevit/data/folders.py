@@ -1,6 +1,7 @@
 """Datasets that are two folders: inputs in one, labels of the same relative names in the other."""
 
 import os
+from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -33,6 +34,31 @@ def list_files(folder: Path, suffixes: tuple[str, ...], help_text: str = "") -> 
     if not found:
         raise DataError(f"{folder} holds no file that ends in {' or '.join(suffixes)}; check the path and the suffix")
     return dict(sorted(found.items()))
+
+
+def listed_files(path: Path, files: Mapping[str, str]) -> dict[str, str]:
+    """Return those of ``files`` that a text names, one a line without suffix, in its order.
+
+    Empty lines are passed over.
+
+    Raises:
+        DataError: It is missing or empty, or names a file that there is not, or one twice.
+    """
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: no list of names ({error}); check data_root and ann_file") from error
+    missing = [name for name in names if name not in files]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    for found, fault in ((missing, "are no file"), (twice, "are listed twice")):
+        if found:
+            raise DataError(
+                f"{path}: {len(found)} of {len(names)} names {fault}: {shortened(found)}. A line is a path from the "
+                f"folder on, without its suffix, such as {next(iter(files))}"
+            )
+    if not names:
+        raise DataError(f"{path} names nothing; a line is a path from the folder on, without its suffix")
+    return {name: files[name] for name in names}
 
 
 def pair_files(images: Mapping[str, str], labels: Mapping[str, str], where: str) -> list[tuple[str, str]]:

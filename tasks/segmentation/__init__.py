@@ -5,6 +5,7 @@ from densevit.tasks.segmentation.fcn_head import FCNHead
 from densevit.tasks.segmentation.fpn_head import FPNHead
 from densevit.tasks.segmentation.inference import SlideInference, TestTimeAugment
 from densevit.tasks.segmentation.metric import MeanIoU
+from densevit.tasks.segmentation.normed_segformer_head import NormedSegFormerHead
 from densevit.tasks.segmentation.prediction import SegPrediction
 from densevit.tasks.segmentation.segformer_head import SegFormerHead
 from densevit.tasks.segmentation.uper_head import UPerHead
@@ -14,6 +15,7 @@ __all__ = [
     "FCNHead",
     "FPNHead",
     "MeanIoU",
+    "NormedSegFormerHead",
     "SegDataset",
     "SegFormerHead",
     "SegPrediction",

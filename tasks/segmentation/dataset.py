@@ -12,7 +12,7 @@ from torchvision.tv_tensors import Mask
 
 from densevit.data.checks import ContradictionError, check_samples, class_names
 from densevit.data.dataset import DenseDataset
-from densevit.data.folders import list_files, pair_files, shortened
+from densevit.data.folders import list_files, listed_files, pair_files, shortened
 from densevit.data.readers import image_size, read_image, read_mask
 from densevit.data.transforms import build_transforms
 from densevit.errors import ConfigError
@@ -36,6 +36,8 @@ class SegDataset(DenseDataset):
         classes: Names in the order of the ids.
         transforms: Configs for `build_transforms`, or callables.
         data_root: Folder that both others are in.
+        ann_file: List within ``data_root`` of the pairs to take, one a line: a path from both folders on, without
+            suffix. All by default.
         palette: One (red, green, blue) per class, for pictures; generated if None.
         ignore_index: Label of pixels that give no loss and no score. Files may hold it too.
         ignore_ids: Further ids, as in the files, that become ``ignore_index``.
@@ -46,7 +48,7 @@ class SegDataset(DenseDataset):
 
     Raises:
         ConfigError: Arguments contradict each other.
-        DataError: A folder is missing or empty, an image has no mask or a mask no image.
+        DataError: A folder is missing or empty, an image has no mask or a mask no image, or a list cannot be followed.
     """
 
     prediction = SegPrediction
@@ -58,6 +60,7 @@ class SegDataset(DenseDataset):
         classes: Sequence[str],
         transforms: Sequence[Mapping[str, Any] | Callable[..., Any]],
         data_root: str = "",
+        ann_file: str | None = None,
         palette: Sequence[Sequence[int]] | None = None,
         ignore_index: int = 255,
         ignore_ids: Sequence[int] = (),
@@ -77,6 +80,9 @@ class SegDataset(DenseDataset):
         self.where = f"{image_folder} and {mask_folder}"
         images = list_files(image_folder, image_suffixes, download_help)
         masks = list_files(mask_folder, (mask_suffix,), download_help)
+        if ann_file is not None:
+            self.where = str(Path(data_root, ann_file))
+            images, masks = (listed_files(Path(self.where), files) for files in (images, masks))
         self.pairs = pair_files(images, masks, self.where)
 
     def __len__(self) -> int:

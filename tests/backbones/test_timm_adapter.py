@@ -92,7 +92,7 @@ def test_files_of_timm_are_loaded() -> None:
     model = segmentor("resnet18")
     report = load_weights(model, theirs.state_dict(), verbose=False)
     assert report.skipped == {}
-    assert sorted(report.unexpected) == ["backbone.model.fc.bias", "backbone.model.fc.weight"]
+    assert sorted(report.unexpected) == ["head.bias", "head.weight"]
     assert not any(key.startswith("backbone.") for key in report.missing)
     torch.testing.assert_close(model.backbone.model.layer4[1].conv2.weight, theirs.layer4[1].conv2.weight)
 

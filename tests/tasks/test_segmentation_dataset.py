@@ -61,6 +61,30 @@ def test_pairs_of_nested_folders_are_sorted_and_matched_by_name(root: Path) -> N
     assert [Path(data.path(i)).stem for i in range(len(data))] == ["z", "0", "1", "2", "3", "4", "5"]
 
 
+def test_a_list_chooses_the_pairs_and_their_order(root: Path) -> None:
+    (root / "train.txt").write_text("street/4\n\nstreet/1\n")
+    data = dataset(root, ann_file="train.txt")
+    assert [Path(data.path(i)).stem for i in range(len(data))] == ["4", "1"]
+    (root / "masks/street/5.png").unlink()  # what is not listed need not have a mask
+    assert len(dataset(root, ann_file="train.txt")) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("street/4\nstreet/4.jpg\n", r"1 of 2 names are no file: street/4\.jpg\. .* such as street/0"),
+        ("street/4\nstreet/4\n", "1 of 2 names are listed twice: street/4"),
+        ("\n", "names nothing"),
+        (None, "no list of names"),
+    ],
+)
+def test_a_list_that_cannot_be_followed_is_told(root: Path, text: str | None, message: str) -> None:
+    if text is not None:
+        (root / "train.txt").write_text(text)
+    with pytest.raises(DataError, match=rf"train\.txt.*{message}|train\.txt: {message}"):
+        dataset(root, ann_file="train.txt")
+
+
 def test_a_sample_has_image_mask_and_meta(root: Path) -> None:
     data: SegDataset = DATASETS.build(
         dict(
@@ -270,7 +294,7 @@ def test_ade20k_names_have_their_published_indices(index: int, name: str) -> Non
 
 
 def test_missing_ade20k_tells_where_to_get_it_and_what_to_run_instead(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"ADEChallengeData2016\.zip.*make_demo_data"):
+    with pytest.raises(DataError, match=r"ADEChallengeData2016\.zip.*make-demo-data"):
         ADE20KDataset([], data_root=str(tmp_path / "ADEChallengeData2016"))
     with pytest.raises(ConfigError, match="training"):
         ADE20KDataset([], split="train")

@@ -1,6 +1,5 @@
 """Serves the page to this machine only."""
 
-import logging
 import os
 import signal
 import socket
@@ -27,7 +26,6 @@ POLICY = (  # the browser asks no other host, whatever the page says
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; frame-ancestors 'self'"
 )
-FINISH = 1  # seconds that open connections have to end
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -90,12 +88,11 @@ def make_server(page: gr.Blocks, max_mb: float) -> uvicorn.Server:
         theme=theme,
         css=STYLE.read_text(encoding="utf-8"),
     )
-    options = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=FINISH)
-    return uvicorn.Server(options)
+    return uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
 
 
 def serve(page: gr.Blocks, listener: socket.socket, max_mb: float, show: bool) -> int:
-    """Serve a page until Ctrl-C or SIGTERM, and return the exit code; a prediction may still be running then.
+    """Serve a page until Ctrl-C or SIGTERM, and return the exit code; server and predictions may still run then.
 
     Args:
         page: From `build_page`.
@@ -103,29 +100,32 @@ def serve(page: gr.Blocks, listener: socket.socket, max_mb: float, show: bool) -
         max_mb: Megabytes of the largest file that may be uploaded.
         show: Open it in the browser.
     """
-    server = make_server(page, max_mb)
-    # uvicorn waits for predictions, however long they take: signals go to this thread, and it runs in another
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    server, ended = make_server(page, max_mb), threading.Event()
+
+    def work() -> None:
+        try:
+            server.run(sockets=[listener])
+        finally:
+            ended.set()
+
     before = signal.signal(signal.SIGTERM, _terminate)
-    code = 0
     try:
-        thread.start()
+        # uvicorn waits for predictions, however long they take: signals go to this thread, and it runs in another
+        threading.Thread(target=work, daemon=True).start()
         url = f"http://{HOST}:{listener.getsockname()[1]}"
         print(f"{url}  (Ctrl-C ends it)", flush=True)
         if show:
             webbrowser.open(url)
-        while thread.is_alive():
-            thread.join(1)
+        while not ended.wait(1):
+            pass
     except KeyboardInterrupt:
         print("\nended", flush=True)
+        return 0
     except _TerminatedError:
-        code = 128 + signal.SIGTERM
+        return 128 + signal.SIGTERM
     finally:
         signal.signal(signal.SIGTERM, before)
-        logging.getLogger("uvicorn.error").disabled = True  # pages that are open are cut off, which it calls errors
-        server.should_exit = True
-        thread.join(2 * FINISH)
-    return code
+    return 1  # the server has failed, and said how
 
 
 class _TerminatedError(Exception):

@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
-SOURCES := benchmarks configs densevit docs/conf.py docs/_ext examples tasks tests tools setup.py
+SOURCES := benchmarks configs densevit docs/conf.py docs/_ext docs/pictures examples tasks tests tools setup.py
 # Models under test are small: a process per core finishes sooner than threads do.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -q --timeout 300 -n logical --maxprocesses 8 --dist worksteal
 

@@ -2,7 +2,6 @@
 
 import fnmatch
 import inspect
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from densevit.engine.complexity import complexity
 from densevit.errors import ConfigError
 from densevit.features import Backbone
 from densevit.model import DenseModel
-from densevit.registry import BACKBONES, HEADS, MODELS, accepted_keys, suggestion
+from densevit.registry import BACKBONES, HEADS, MODELS, accepted_keys, required_keys, suggestion
 
 HEAD_OF_TASK = {
     "classification": "ClassificationHead",
@@ -125,14 +124,8 @@ def list_models(pattern: str = "*") -> list[str]:
     """
     targets = {name: BACKBONES.get(name) for name in BACKBONES.names()}
     bases = [inspect.signature(t).return_annotation for t in targets.values() if not inspect.isclass(t)]
-    complete = [name for name, t in targets.items() if t not in bases and not _required(t)]
+    complete = [name for name, t in targets.items() if t not in bases and not required_keys(t)]
     return [name for name in complete if fnmatch.fnmatch(name, pattern)]
-
-
-def _required(target: Callable[..., Any]) -> list[str]:
-    parameters = inspect.signature(target).parameters.values()
-    named = [p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return [p.name for p in named if p.default is p.empty]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 
 from densevit.checkpoint_folder import CONTENT
-from densevit.engine.checkpoint import load_state, read_checkpoint
+from densevit.engine.checkpoint import find_fault, load_state, read_checkpoint
 from densevit.engine.checkpoint_meta import meta_of
 from densevit.engine.config import load_config
 from densevit.engine.manifest import MANIFEST, newest_first, read_manifest
@@ -89,26 +89,35 @@ def _given(config: str | Path | Config) -> Config:
     return cfg
 
 
-def _read(source: Path) -> tuple[Path, Any, str]:
-    """Return a checkpoint and what it holds; of a run's folder, the best or newest that is intact, and its step."""
+def checkpoint_of(source: str | Path) -> Path:
+    """Return a checkpoint that is named by its file, or by the folder of a run, of which `load` says what is taken.
+
+    Raises:
+        CheckpointError: The folder of a run holds none that is intact.
+    """
+    source = Path(source)
     if not (source / MANIFEST).is_file():
-        if source.is_dir() and not (source / CONTENT).is_file():
-            raise CheckpointError(f"{source} has no {MANIFEST}, so it is no folder of a run: name a checkpoint")
-        return source, read_checkpoint(source), ""
-    paths = sorted(newest_first(source), key=lambda path: not path.name.startswith("best_"))
-    for path in paths:
-        try:
-            content = read_checkpoint(path)
-        except CheckpointError as error:
-            print(f"passed over: {error}")
-            continue
-        entry = read_manifest(source)[path.name]
-        score = f", score {entry['score']:.4g}" if "score" in entry else ""
-        return path, content, f"step {entry['iter']}{score}"
+        return source
+    for path in sorted(newest_first(source), key=lambda path: not path.name.startswith("best_")):
+        if (fault := find_fault(path)) is None:
+            return path
+        print(f"passed over: {path} {fault}")
     raise CheckpointError(
         f"{source} holds no intact checkpoint that its {MANIFEST} names: name the file of one, or train on with "
         "--resume, which looks at all files"
     )
+
+
+def _read(source: Path) -> tuple[Path, Any, str]:
+    """Return a checkpoint and what it holds; of a run's folder, the best or newest that is intact, and its step."""
+    path = checkpoint_of(source)
+    if path == source:
+        if source.is_dir() and not (source / CONTENT).is_file():
+            raise CheckpointError(f"{source} has no {MANIFEST}, so it is no folder of a run: name a checkpoint")
+        return source, read_checkpoint(source), ""
+    entry = read_manifest(source)[path.name]
+    score = f", score {entry['score']:.4g}" if "score" in entry else ""
+    return path, read_checkpoint(path), f"step {entry['iter']}{score}"
 
 
 def named_classes(meta: Mapping[str, Any], cfg: Config, num_classes: int) -> dict[str, Any]:

@@ -38,11 +38,15 @@ class Registry(root.Registry):
         """Construct what ``cfg["type"]`` names with the other items; ``default_args`` come before those.
 
         Raises:
-            ConfigError: No "type", an unknown name, or a key that the constructor does not take.
+            ConfigError: No "type", an unknown name, or a key that the constructor does not take, or one that it needs.
         """
         self.check(cfg)
         args = {**(default_args or {}), **cfg}
-        return self._target(args.pop("type"))(**args)
+        kind = args.pop("type")
+        target = self._target(kind)
+        if lacking := [key for key in required_keys(target) if key not in args]:
+            raise ConfigError(f"{self.name} {kind!r} needs {' and '.join(map(repr, lacking))}: add it to the config")
+        return target(**args)
 
     def check(self, cfg: Mapping[str, Any]) -> None:
         """Raise what `build` would raise for wrong names and keys, without constructing anything."""
@@ -93,6 +97,13 @@ def _parameters(target: Callable[..., Any]) -> tuple[set[str], bool]:
     parameters = inspect.signature(target).parameters.values()
     named = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
     return named, any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def required_keys(target: Callable[..., Any]) -> list[str]:
+    """Return the names of the arguments that have no default."""
+    parameters = inspect.signature(target).parameters.values()
+    named = [p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return [p.name for p in named if p.default is p.empty]
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

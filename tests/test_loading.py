@@ -1,7 +1,9 @@
 """Predictions from Python: a run, a checkpoint or weights become a predictor with its preprocessing."""
 
 import json
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,18 @@ def test_of_a_run_the_best_intact_checkpoint_is_taken_then_the_newest(
     with pytest.raises(CheckpointError, match=r"run holds no intact checkpoint"):
         densevit.load(run)
     assert len(read_manifest(run)) == 2, "nothing is deleted"
+
+
+def test_the_folder_of_a_run_is_tested_by_its_best_checkpoint(
+    run: Path, config: Config, tmp_path: Path, call: Callable[..., int], capsys: Any
+) -> None:
+    config.pop("work_dir", None)
+    config.dump(tmp_path / "mine.py")
+    scores = []
+    for checkpoint in (run, run / "best_mIoU.pth", run / "iter_4.pth"):
+        assert call("test", tmp_path / "mine.py", checkpoint, "--work-dir", tmp_path / "tested") == 0
+        scores.append(re.findall(r"mIoU: ([0-9.]+)", capsys.readouterr().out)[-1])
+    assert scores[0] == scores[1] != scores[2]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from densevit.errors import ConfigError
-from densevit.registry import BACKBONES, HOOKS, MODELS, OPTIMIZERS, PARAM_SCHEDULERS, accepted_keys
+from densevit.registry import BACKBONES, HEADS, HOOKS, MODELS, OPTIMIZERS, PARAM_SCHEDULERS, accepted_keys
 
 
 def test_the_nearest_name_is_suggested() -> None:
@@ -21,7 +21,12 @@ def test_the_nearest_key_is_suggested() -> None:
         BACKBONES.build({"type": "mit_b0", "drop_paht": 0.1})
 
 
-@pytest.mark.parametrize("registry", [MODELS, BACKBONES, HOOKS, OPTIMIZERS])
+def test_a_key_that_is_needed_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"head 'SegFormerHead' needs 'num_classes': add it"):
+        HEADS.build({"type": "SegFormerHead"}, {"specs": ()})
+
+
+@pytest.mark.parametrize("registry", [MODELS, BACKBONES, HEADS, HOOKS, OPTIMIZERS])
 def test_a_dotted_path_is_never_imported(registry: object) -> None:
     with pytest.raises(ConfigError, match="not a registered"):
         registry.build({"type": "subprocess.check_output", "args": ["echo", "run by a config"]})  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from densevit.errors import ConfigError
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_config_options(parser)
-    parser.add_argument("checkpoint", help="of a run of ours, or official weights")
+    parser.add_argument("checkpoint", help="of a run of ours, or its folder, or official weights")
     parser.add_argument("--format", choices=("onnx", "pt2"), help="by default what --out ends with")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="model.onnx, or model.pt2")
     size = "height width; of clips and volumes, frames or depth first. By default that of the config's test"
@@ -28,9 +28,10 @@ def main(args: argparse.Namespace) -> None:
 
     cfg = config_from(args)
     from densevit.export.exporting import export
+    from densevit.loading import checkpoint_of
     from densevit.tables import table
 
-    made = export(cfg, args.checkpoint, args.out, form, args.size, args.static)
+    made = export(cfg, checkpoint_of(args.checkpoint), args.out, form, args.size, args.static)
     folded = f"{made.folded} batch norms are folded into convolutions" if made.folded else ""
     shape = " x ".join(map(str, made.description["input"]["shape"]))
     print(f"{args.out}: image {shape} -> {', '.join(made.description['outputs'])}")

@@ -15,7 +15,7 @@ from densevit.inference import use_inference
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_config_options(parser)
-    parser.add_argument("checkpoint", nargs="?", help="of a run of ours, or official weights")
+    parser.add_argument("checkpoint", nargs="?", help="of a run of ours, or its folder, or official weights")
     add_run_options(parser)
     parser.add_argument(
         "--out", metavar="DIR", help="write predictions (masks as PNG or NIfTI, scores as JSON) for densevit score"
@@ -36,13 +36,15 @@ def main(args: argparse.Namespace) -> None:
     if args.from_json is not None:
         score(cfg, args.from_json)
         return
-    cfg.load_from, cfg.resume = args.checkpoint, False
+    from densevit.loading import checkpoint_of  # slow to import: --help should not wait for it
+
+    cfg.load_from, cfg.resume = str(checkpoint_of(args.checkpoint)), False
     use_inference(cfg, args.slide, args.tta)
     if args.out or args.show_dir:
         writer = {"type": "PredictionWriterHook", "out": args.out, "show_dir": args.show_dir}
         cfg.custom_hooks = [*cfg.get("custom_hooks", []), writer]
 
-    from densevit.engine.runner import Runner  # slow to import: --help should not wait for it
+    from densevit.engine.runner import Runner
 
     Runner.from_cfg(cfg).test()
 

@@ -35,9 +35,19 @@ def heat_sheet(clip: Tensor, seen: Tensor, heat: Tensor, caption: str) -> np.nda
     sheet = np.concatenate(
         [part for pair in zip(rows, _rows([_centred(m, width) for m in maps]), strict=True) for part in pair]
     )
-    canvas = Image.new("RGB", (sheet.shape[1], sheet.shape[0] + CAPTION), "white")
-    canvas.paste(Image.fromarray(sheet))
-    ImageDraw.Draw(canvas).text((4, sheet.shape[0] + 3), caption, fill="black", font=ImageFont.load_default(FONT_SIZE))
+    return np.concatenate([sheet, _captions(caption, sheet.shape[1])])
+
+
+def _captions(text: str, width: int) -> np.ndarray:
+    """Return a text on white, in as many lines as it needs."""
+    font = ImageFont.load_default(FONT_SIZE)
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".lstrip()
+        lines = [*lines[:-1], longer] if font.getlength(longer) <= width - 8 else [*lines, word]
+    canvas = Image.new("RGB", (width, CAPTION * len(lines)), "white")
+    for i, line in enumerate(lines):
+        ImageDraw.Draw(canvas).text((4, CAPTION * i + 3), line, fill="black", font=font)
     return np.asarray(canvas)
 
 

@@ -9,13 +9,37 @@ import cv2
 import numpy as np
 
 from densevit.data.generated import claim, remove, write_whole
+from densevit.data.portraits import CLASSES as PORTRAIT_CLASSES
+from densevit.data.portraits import draw_portrait
 from densevit.data.readers import read_image, read_mask
 from densevit.data.scenes import CLASSES, OBJECT_CLASSES, Scene, draw_scene
 from densevit.errors import DataError
 
 VERSION = 1  # of the pictures: those of another version are drawn anew
-SEGMENTATION_CLASSES, DETECTION_CLASSES = CLASSES, OBJECT_CLASSES
+SEGMENTATION_CLASSES, DETECTION_CLASSES, CLASSIFICATION_CLASSES = CLASSES, OBJECT_CLASSES, PORTRAIT_CLASSES
 MIN_PIXELS = 16  # of an object that others hide: with fewer it is left out
+
+
+def make_classification(root: str | Path, train: int = 2000, val: int = 200, seed: int = 0) -> None:
+    """Write pictures of single objects in folders of their classes: ``{train,val}/<class>``.
+
+    Picture ``i`` of a split is of class ``i`` modulo the number of `CLASSIFICATION_CLASSES`. Pictures depend on seed,
+    split and number only. Intact files stay as they are; missing and damaged ones are written, surplus ones removed.
+
+    Raises:
+        DataError: ``root`` holds pictures that were not made here.
+    """
+    root = Path(root)
+    claim(root, {"version": VERSION, "seed": seed}, ("train/*/*", "val/*/*"))
+    for stream, (split, count) in enumerate([("train", train), ("val", val)]):
+        labels = [number % len(CLASSIFICATION_CLASSES) for number in range(count)]
+        paths = [
+            root / split / CLASSIFICATION_CLASSES[label] / f"{number:05d}.jpg" for number, label in enumerate(labels)
+        ]
+        for number, (path, label) in enumerate(zip(paths, labels, strict=True)):
+            if not _is_image(path):
+                _write_image(path, draw_portrait(np.random.default_rng((seed, stream, number)), label)[..., ::-1])
+        remove({*(root / split).glob("*/*")} - {*paths})
 
 
 def make_segmentation(root: str | Path, train: int = 320, val: int = 32, seed: int = 0) -> None:

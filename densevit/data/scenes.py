@@ -87,8 +87,8 @@ class Scene(NamedTuple):
 def draw_scene(rng: np.random.Generator) -> Scene:
     """Draw a landscape; it depends on the state of ``rng`` only."""
     height, width = FINE * HEIGHT, FINE * WIDTH
-    image, ids = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
-    canvas = Canvas(image, ids, np.zeros_like(ids), rng, light=int(rng.choice([-1, 1])))
+    canvas = blank(rng, height, width)
+    ids = canvas.ids
     horizon = height * rng.uniform(0.3, 0.55)
     draw_sky(canvas, horizon)
     draw_ground(canvas, horizon)
@@ -101,6 +101,12 @@ def draw_scene(rng: np.random.Generator) -> Scene:
             canvas.number += 1
             draw(canvas, Place(x, foot, height * (0.85 + 0.45 * near) * rng.uniform(0.9, 1.3)))
     return photograph(canvas)
+
+
+def blank(rng: np.random.Generator, height: int, width: int) -> Canvas:
+    """Return an empty canvas of this many pixels, and decide from where the light comes."""
+    image, ids = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
+    return Canvas(image, ids, np.zeros_like(ids), rng, light=int(rng.choice([-1, 1])))
 
 
 def draw_sky(canvas: Canvas, horizon: float) -> None:
@@ -256,17 +262,17 @@ def cast_shadow(canvas: Canvas, at: Place, half: float) -> None:
 def photograph(canvas: Canvas) -> Scene:
     """Add the texture of surfaces, light, colour cast and noise; reduce; unlabel the edges."""
     rng, shape = canvas.rng, canvas.ids.shape
+    size = shape[1] // FINE, shape[0] // FINE
     pixels: np.ndarray = canvas.image.astype(np.float32)
     textures = {"ground": (90, 70), "water": (5, 60), "tree": (60, 50)}  # cells across and down
     for name, cells in textures.items():
         strength = smooth_noise(rng, shape, cells) - 0.5
         pixels = pixels + np.where(canvas.ids == _id(name), strength * rng.uniform(40, 90), 0)[..., None]
     gradient = np.linspace(1 - 0.2 * canvas.light, 1 + 0.2 * canvas.light, shape[1])[:, None] * rng.uniform(0.7, 1.1)
-    pixels = cv2.resize(pixels * gradient * rng.uniform(0.88, 1.12, 3), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+    pixels = cv2.resize(pixels * gradient * rng.uniform(0.88, 1.12, 3), size, interpolation=cv2.INTER_AREA)
     pixels = pixels + rng.normal(0, rng.uniform(1, 7), pixels.shape)
     ids, objects = (
-        cv2.resize(numbers, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
-        for numbers in (canvas.ids, canvas.objects)
+        cv2.resize(numbers, size, interpolation=cv2.INTER_NEAREST_EXACT) for numbers in (canvas.ids, canvas.objects)
     )
     edge = np.zeros(ids.shape, bool)
     edge[:, :-1] |= ids[:, :-1] != ids[:, 1:]

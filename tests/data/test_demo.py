@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from densevit.data.demo import DETECTION_CLASSES, MIN_PIXELS, SEGMENTATION_CLASSES, make_detection, make_segmentation
+from densevit.data.demo import (
+    CLASSIFICATION_CLASSES,
+    DETECTION_CLASSES,
+    MIN_PIXELS,
+    SEGMENTATION_CLASSES,
+    make_classification,
+    make_detection,
+    make_segmentation,
+)
+from densevit.data.portraits import DRAW, EXTENT, draw_portrait
 from densevit.data.readers import read_image, read_mask
 from densevit.data.scenes import draw_scene
 from densevit.errors import DataError
@@ -24,7 +33,7 @@ def annotations(root: Path, split: str) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture(params=[make_segmentation, make_detection])
+@pytest.fixture(params=[make_classification, make_segmentation, make_detection])
 def make(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Return what makes the data of each task."""
     return request.param  # type: ignore[no-any-return]
@@ -84,8 +93,12 @@ def test_another_seed_replaces_all_pictures(make: Callable[..., None], tmp_path:
 
 @pytest.mark.parametrize(
     ("make", "name"),
-    [(make_segmentation, "images/training/holiday.jpg"), (make_detection, "train/holiday.jpg")],
-    ids=["segmentation", "detection"],
+    [
+        (make_classification, "val/beach/holiday.jpg"),
+        (make_segmentation, "images/training/holiday.jpg"),
+        (make_detection, "train/holiday.jpg"),
+    ],
+    ids=["classification", "segmentation", "detection"],
 )
 def test_data_of_the_user_are_not_touched(make: Callable[..., None], name: str, tmp_path: Path) -> None:
     photo = tmp_path / name
@@ -111,6 +124,34 @@ def test_colour_alone_does_not_tell_the_class() -> None:
     ]
     assert np.mean(overlap) < 0.25
     assert np.mean(overlap[3:]) < 0.1
+
+
+def test_single_objects_are_in_folders_of_their_classes(tmp_path: Path) -> None:
+    make_classification(tmp_path, train=11, val=5)
+    expected = {f"train/{CLASSIFICATION_CLASSES[i % 5]}/{i:05d}.jpg" for i in range(11)}
+    expected |= {f"val/{name}/{i:05d}.jpg" for i, name in enumerate(CLASSIFICATION_CLASSES)}
+    assert contents(tmp_path).keys() == expected | {"demo.json"}
+    assert read_image(tmp_path / "train/house/00000.jpg").shape == (3, 64, 64)
+    assert len(DRAW) == len(EXTENT) == len(CLASSIFICATION_CLASSES)
+
+
+def test_damaged_and_surplus_pictures_of_single_objects_are_put_right(tmp_path: Path) -> None:
+    make_classification(tmp_path, train=5, val=0)
+    before = contents(tmp_path)
+    (tmp_path / "train/car/00003.jpg").write_bytes(b"")
+    (tmp_path / "train/car/.00003.jpg.77").touch()
+    make_classification(tmp_path, train=5, val=0)
+    assert contents(tmp_path) == before
+    make_classification(tmp_path, train=2, val=0)
+    assert len(contents(tmp_path)) == 3
+
+
+def test_mean_colours_do_not_tell_single_objects_apart() -> None:
+    labels = np.arange(300) % 5
+    pictures = np.stack([draw_portrait(np.random.default_rng(i), label) for i, label in enumerate(labels)])
+    features = pictures.reshape(300, -1, 3).mean(1)
+    distances = np.linalg.norm(features[200:, None] - features[:200], axis=-1)
+    assert (labels[distances.argmin(1)] == labels[200:]).mean() < 0.4
 
 
 def test_objects_are_in_the_layout_of_coco_on_the_same_pictures(tmp_path: Path) -> None:

@@ -230,6 +230,14 @@ def test_pictures_of_few_frames_are_as_wide_as_those() -> None:
     assert heat_sheet(clip, clip, torch.ones(2, 1, 1), "").shape == (262, 320, 3)
 
 
+def test_a_caption_that_is_wider_than_the_frames_is_broken_into_lines() -> None:
+    clip = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    short, long = (heat_sheet(clip, clip, torch.ones(2, 1, 1), "word " * count) for count in (3, 15))
+    assert short.shape[1] == long.shape[1] == 240
+    assert long.shape[0] > short.shape[0] + 22
+    assert (long[:, -8:][240:] == 255).all(), "nothing is cut off"
+
+
 def test_clips_are_saved_with_their_views(tmp_path: Path) -> None:
     views = torch.randn(6, 400).softmax(-1)
     path = ClipPrediction(views.mean(dim=0), views).save(tmp_path / "folder/a.b")

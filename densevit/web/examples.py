@@ -10,12 +10,14 @@ from PIL import Image
 from densevit.data import motion
 from densevit.data.phantoms import draw_phantom
 from densevit.data.plane_sheet import intensity_window
+from densevit.data.portraits import draw_portrait
 from densevit.data.scenes import draw_scene
 from densevit.data.video import VideoInfo, read_clip
 from densevit.data.video_writing import write_video
 from densevit.errors import DataError
 from densevit.inputs import find_files
 from densevit.predictor import Predictor
+from densevit.tasks.classification.head import ClassificationHead
 from densevit.tasks.medical.predictor import VolumePredictor
 from densevit.tasks.video.predictor import ClipPredictor
 from densevit.web.views.picture_size import resize_picture
@@ -67,6 +69,9 @@ def generated_examples(predictor: Predictor, folder: Path) -> list[Example]:
         elif isinstance(predictor, VolumePredictor):
             paths.append(folder / f"phantom_{number}.nii.gz")
             draw_phantom(rng)[0].to_filename(paths[-1])
+        elif isinstance(predictor.model.head, ClassificationHead):
+            paths.append(folder / f"object_{number}.png")
+            Image.fromarray(draw_portrait(rng, number)).save(paths[-1])
         else:
             paths.append(folder / f"landscape_{number}.png")
             Image.fromarray(draw_scene(rng).image).save(paths[-1])

@@ -63,13 +63,14 @@ def test_durations_are_for_people() -> None:
     assert [duration(seconds) for seconds in (0.0123, 0.99, 1.234)] == ["12 ms", "990 ms", "1.2 s"]
 
 
-@pytest.mark.parametrize("task", ["segmentation", "video", "volume"])
+@pytest.mark.parametrize("task", ["classification", "segmentation", "video", "volume"])
 def test_generated_examples_are_inputs_of_the_model(
     task: str, predictor_of: Callable[[str], Predictor], tmp_path: Path
 ) -> None:
     predictor = predictor_of(task)
     examples = generated_examples(predictor, tmp_path / "examples")
-    assert len(examples) == 4
+    kind = {"classification": "object", "segmentation": "landscape", "video": "motion", "volume": "phantom"}[task]
+    assert [example.path.name.split(".")[0] for example in examples] == [f"{kind}_{i}" for i in (1, 2, 3, 4)]
     for example in examples:
         assert max(example.thumbnail.shape) == 160
         assert example.thumbnail.std() > 5  # it shows something

@@ -107,10 +107,10 @@ class Commands:
         self._prepare(arguments)
         with contextlib.ExitStack() as stack:
             stack.enter_context(mock.patch.object(sys, "argv", ["densevit", *self.sandbox.arguments]))
-            if arguments[:1] == ["demo"]:  # which would serve until it is stopped
+            if arguments[:1] == ["demo"]:  # which would serve until it is stopped, and then end this process
                 if importlib.util.find_spec("gradio") is None:
                     return
-                stack.enter_context(mock.patch("densevit.web.server.serve"))
+                stack.enter_context(mock.patch("densevit.web.server.serve", side_effect=SystemExit(0)))
             commands.main()
 
     def _python(self, arguments: list[str], content: str) -> None:

@@ -9,7 +9,7 @@ PLOTS = ["scikit-learn>=1.5"]
 EXPORT = ["onnx>=1.19", "onnxruntime>=1.23", "onnxscript>=0.5.6"]  # torch.onnx writes by the last
 # For those who ask for it, see densevit/data/video.py. It has wheels for these machines only.
 DECORD = "decord>=0.6; platform_machine in 'x86_64 AMD64' and sys_platform in 'linux win32'"
-WEB = ["gradio>=6.16"]
+WEB = ["gradio>=6.31"]  # pages of some before have the browser ask other hosts
 DOCS = ["furo>=2025.7", "myst-parser>=4", "sphinx>=8.1", "sphinx-copybutton>=0.5.2"]
 BROWSER = ["playwright>=1.50"]  # drives the Chromium that is there; it is asked for none of its own
 PYTEST = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6"]
@@ -27,7 +27,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=[*find_packages(include=["densevit", "densevit.*"]), *CONFIGS],
-    package_data={"densevit": ["py.typed"]},
+    package_data={"densevit": ["py.typed", "web/pages/*.css"]},
     entry_points={"console_scripts": ["densevit = densevit.commands:main"]},
     python_requires=">=3.10",
     install_requires=[

@@ -73,6 +73,7 @@ def load(
         dataset.picture,
         dataset.suffixes,
     )
+    predictor.dataset = options
     if slide and over_time:
         predictor.slide(options, slide_window, slide_stride)
     if step:

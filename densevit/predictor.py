@@ -1,6 +1,6 @@
 """A trained model applied to inputs; every task predicts through it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,10 +122,12 @@ class Predictor:
     Attributes:
         folders: What `write` writes to.
         picture_suffix: Of the files of pictures.
+        dataset: Config of the dataset of the test split, from `densevit.load`.
     """
 
     folders: tuple[str, ...] = ("overlays", "outputs")
     picture_suffix: str = ".jpg"
+    dataset: Mapping[str, Any]
 
     def __init__(
         self,

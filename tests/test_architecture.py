@@ -40,6 +40,7 @@ ORDER = (
     "publishing",
     "export",
     "tasks",
+    "web",
     "api",
     "cli",
     "commands",

@@ -15,7 +15,7 @@ from densevit.diagnosis import Finding
 
 ROOT = Path(__file__).parents[1]
 OTHER_NAMES = {"browse-data": "browse_dataset", "info": "model_info", "publish": "publish_model"}
-IN_THE_PACKAGE_ONLY = {"bench", "doctor"}
+IN_THE_PACKAGE_ONLY = {"bench", "demo", "doctor"}
 
 
 def test_the_commands_are_the_modules_and_each_takes_options() -> None:

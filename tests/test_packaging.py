@@ -52,7 +52,7 @@ def test_a_wheel_has_tasks_and_configs_and_works_alone(tmp_path: Path) -> None:
         files = {p.relative_to(ROOT) for p in (ROOT / folder).rglob("*.py") if folder != "densevit" or p.is_file()}
         expected = {p.as_posix() if folder == "densevit" else f"densevit/{p.as_posix()}" for p in files}
         assert expected <= names
-    assert "densevit/py.typed" in names
+    assert {"densevit/py.typed", "densevit/web/pages/style.css"} <= names
     assert {name.split("/")[0] for name in names} == {"densevit", wheel.name.split("-py3")[0] + ".dist-info"}
 
     (tmp_path / "elsewhere").mkdir()

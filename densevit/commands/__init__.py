@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "train a config, on one or many processes",
     "test": "score a checkpoint, or the predictions of another tool",
     "predict": "predict images, videos or volumes",
+    "demo": "try a model on a page in the browser",
     "export": "write a model as ONNX or pt2",
     "publish": "make of a checkpoint a folder for others",
     "score": "score predictions that were written, without the model",

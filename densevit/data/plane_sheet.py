@@ -45,7 +45,7 @@ def plane_sheet(volume: Tensor, spacing: Sequence[float], slices: Slices | None 
         ``(H', W', 3)`` uint8; the layout depends on shape, ``spacing`` and ``slices`` only.
     """
     voxels = volume.as_subclass(Tensor)[0].float().numpy()
-    low, high = _window(voxels)
+    low, high = intensity_window(voxels)
     layout = _lay_out(voxels.shape, spacing, slices)
     canvas = np.zeros((layout.height, layout.width), np.uint8)
     for cell in layout.cells:
@@ -81,6 +81,17 @@ def labelled_slices(mask: np.ndarray) -> Slices | None:
     return found
 
 
+def intensity_window(voxels: np.ndarray) -> tuple[float, float]:
+    """Return the intensities ``(D, H, W)`` that are shown black and white, so that tissues differ."""
+    step = max(1, round((voxels.size / 2**20) ** (1 / 3)))  # percentiles need no more voxels than that
+    sample = voxels[::step, ::step, ::step]
+    low, high = np.percentile(sample, WINDOW)
+    body = sample[sample > low + AIR * (high - low)]  # tissues would be all alike beside the air around them
+    if body.size and (tissues := np.percentile(body, WINDOW))[0] < tissues[1]:
+        low, high = tissues
+    return float(low), float(max(high, low + 1e-6))
+
+
 def _lay_out(shape: Sequence[int], spacing: Sequence[float], slices: Slices | None) -> _Layout:
     edges = [n * s for n, s in zip(shape, spacing, strict=True)]
     pixels = [max(1, round(LONGEST * edge / max(edges))) for edge in edges]
@@ -110,13 +121,3 @@ def _plane(voxels: np.ndarray, cell: _Cell) -> np.ndarray:
 def _paste(canvas: np.ndarray, cell: _Cell, pixels: np.ndarray, interpolation: int) -> None:
     place = canvas[cell.top : cell.top + cell.height, cell.left : cell.left + cell.width]
     place[:] = cv2.resize(np.ascontiguousarray(pixels), (cell.width, cell.height), interpolation=interpolation)
-
-
-def _window(voxels: np.ndarray) -> tuple[float, float]:
-    step = max(1, round((voxels.size / 2**20) ** (1 / 3)))  # percentiles need no more voxels than that
-    sample = voxels[::step, ::step, ::step]
-    low, high = np.percentile(sample, WINDOW)
-    body = sample[sample > low + AIR * (high - low)]  # tissues would be all alike beside the air around them
-    if body.size and (tissues := np.percentile(body, WINDOW))[0] < tissues[1]:
-        low, high = tissues
-    return float(low), float(max(high, low + 1e-6))

@@ -1,0 +1,1 @@
+"""What the page shows of a prediction, task by task: pictures, tables, files."""

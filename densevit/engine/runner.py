@@ -201,7 +201,7 @@ class Runner(MMEngineRunner):
             raise ConfigError(f"the classes to train and to validate differ: {difference}; make them the same")
         for loop in loops:
             self._check_dataset(loop.dataloader.dataset)
-        self._log_batch_size()
+        self._log_learning_rate()
         if self._parallel() == "fsdp" and not self.distributed:
             self.logger.warning("parallel: fsdp splits a model over processes, and there is one: start with torchrun")
 
@@ -374,11 +374,13 @@ class Runner(MMEngineRunner):
             dataset.check(mode)
         barrier()
 
-    def _log_batch_size(self) -> None:
-        """Say what the learning rate is really used with: recipes are for a total batch size."""
+    def _log_learning_rate(self) -> None:
+        """Say what the learning rate is really used with: recipes are for a total batch size, and a number of steps."""
         rate = ((self.cfg.get("optim_wrapper") or {}).get("optimizer") or {}).get("lr")
         said = lr_scaling.statement(self.auto_scale_lr, self.batch.total, rate)
         self.logger.info(f"batch size: {self.batch}" + (f"; {said}" if said else ""))
+        if said := lr_scaling.early_end(self.cfg.get("param_scheduler"), self.cfg.get("train_cfg")):
+            self.logger.warning(said)
 
 
 def _difference(first: Sequence[str], second: Sequence[str]) -> str:

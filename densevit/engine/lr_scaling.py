@@ -68,6 +68,6 @@ def early_end(schedule: Any, train_cfg: Mapping[str, Any] | None) -> str:
         return ""
     name = "param_scheduler" + (f".{max(ends, key=ends.__getitem__)}" if isinstance(schedule, list | tuple) else "")
     return (
-        f"the training ends at {unit} {length}, the schedule of the learning rate at {last}: it does not come to its end. "
-        f"{name}.end={length} shortens it"
+        f"the training ends at {unit} {length}, the schedule of the learning rate at {last}: it does not come to its "
+        f"end. {name}.end={length} shortens it"
     )

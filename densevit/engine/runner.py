@@ -379,8 +379,8 @@ class Runner(MMEngineRunner):
         rate = ((self.cfg.get("optim_wrapper") or {}).get("optimizer") or {}).get("lr")
         said = lr_scaling.statement(self.auto_scale_lr, self.batch.total, rate)
         self.logger.info(f"batch size: {self.batch}" + (f"; {said}" if said else ""))
-        if said := lr_scaling.early_end(self.cfg.get("param_scheduler"), self.cfg.get("train_cfg")):
-            self.logger.warning(said)
+        if early := lr_scaling.early_end(self.cfg.get("param_scheduler"), self.cfg.get("train_cfg")):
+            self.logger.warning(early)
 
 
 def _difference(first: Sequence[str], second: Sequence[str]) -> str:

@@ -64,11 +64,25 @@ def check_samples(
 
 
 def raise_problems(problems: Sequence[str], where: str) -> None:
-    """Raise one `DataError` that counts all problems and prints the first; none raise nothing."""
+    """Raise one `DataError` that counts all problems and lists them, shortened; none raise nothing."""
     if problems:
-        listed = "".join(f"\n  {problem}" for problem in problems[:SHOWN])
-        rest = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise DataError(f"{len(problems)} problems in {where}:{listed}{rest}")
+        listed = "".join(f"\n  {line}" for line in shortened(problems))
+        raise DataError(f"{len(problems)} problems in {where}:{listed}")
+
+
+def shortened(problems: Sequence[str]) -> list[str]:
+    """Return the lines that are printed of problems; of many, those that differ in the file only are one.
+
+    The file is what stands before the first ": ".
+    """
+    if len(problems) <= SHOWN:
+        return list(problems)
+    groups: dict[str, list[str]] = {}
+    for problem in problems:
+        groups.setdefault(problem.partition(": ")[2] or problem, []).append(problem)
+    lines = [same[0] + (f" ({len(same)} such files)" if len(same) > 1 else "") for same in groups.values()]
+    rest = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    return lines[:SHOWN] + rest
 
 
 def evenly(count: int, at_most: int) -> list[int]:

@@ -11,6 +11,7 @@ model = dict(
     head=dict(type="ClassificationHead", num_classes=5, label_smoothing=0.1),
 )
 train_pipeline = [
+    dict(type="Resize", size=64),
     dict(type="RandomCrop", size=64, padding=6, padding_mode="edge"),
     dict(type="RandomHorizontalFlip"),
 ]

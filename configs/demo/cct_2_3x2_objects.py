@@ -20,7 +20,7 @@ dataset = dict(
     type="ImageFolderDataset",
     data_root="data/demo/classification",
     cache=True,
-    download_help="Make it: densevit make-demo-data classification --root data/demo",
+    download_help="The data of the demo are made by densevit make-demo-data classification --root data/demo",
 )
 train_dataloader = dict(
     batch_size=32,

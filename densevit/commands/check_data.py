@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from densevit.cli import add_config_options, config_from
-from densevit.data.checks import SHOWN, shortened
+from densevit.data.checks import shortened
 from densevit.data.dataset import DenseDataset
 from densevit.data.quarantine import describe
 from densevit.data.scan import Tally, scan
@@ -143,9 +143,10 @@ def show(summary: dict[str, Any], bad: list[dict[str, Any]], out: Path | None) -
             console.print(rich_table(f"{name}: {rarest}classes", ["class", "samples with it", "share of labels"], rows))
     for name in summary:
         errors = [entry["error"] for entry in bad if entry["split"] == name]
-        for line in shortened(errors):
+        lines = shortened(errors)
+        for line in lines:
             console.print(f"{name}: {line}")
-        if len(errors) > SHOWN and out is None:
+        if len(lines) < len(errors) and out is None:
             console.print("--out FILE lists all")
     if out is not None:
         console.print(f"report: {out}")

@@ -11,7 +11,8 @@ from rich.progress import track
 from densevit.data.dataset import DenseDataset
 from densevit.errors import ConfigError, DataError
 
-SHOWN = 20  # problems that a check prints
+SHOWN = 20  # lines of problems that a check prints
+ALIKE = 5  # files of one problem that each have a line
 
 
 class ContradictionError(DataError):
@@ -71,16 +72,16 @@ def raise_problems(problems: Sequence[str], where: str) -> None:
 
 
 def shortened(problems: Sequence[str]) -> list[str]:
-    """Return the lines that are printed of problems; of many, those that differ in the file only are one.
+    """Return the lines that are printed of problems; many that differ in the file only are one.
 
     The file is what stands before the first ": ".
     """
-    if len(problems) <= SHOWN:
-        return list(problems)
     groups: dict[str, list[str]] = {}
     for problem in problems:
         groups.setdefault(problem.partition(": ")[2] or problem, []).append(problem)
-    lines = [same[0] + (f" ({len(same)} such files)" if len(same) > 1 else "") for same in groups.values()]
+    lines = []
+    for same in groups.values():
+        lines += same if len(same) <= ALIKE else [f"{same[0]} ({len(same)} such files)"]
     rest = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
     return lines[:SHOWN] + rest
 

@@ -29,6 +29,7 @@ from densevit.engine.plain_config import to_plain
 from densevit.engine.position import Batch, changes, entries
 from densevit.engine.progress import ProgressHook
 from densevit.engine.run_folder import locked, name_of_logs
+from densevit.engine.schedules import reach
 from densevit.engine.sharded_checkpoint import clean, save_folder
 from densevit.engine.sharding import mesh_of, reshard, shard, split_state
 from densevit.engine.stopping import Stops, stoppable
@@ -202,6 +203,8 @@ class Runner(MMEngineRunner):
         for loop in loops:
             self._check_dataset(loop.dataloader.dataset)
         self._log_batch_size()
+        if beyond := reach(self.cfg.get("param_scheduler"), self.cfg.train_cfg):
+            self.logger.warning(beyond)
         if self._parallel() == "fsdp" and not self.distributed:
             self.logger.warning("parallel: fsdp splits a model over processes, and there is one: start with torchrun")
 

@@ -26,7 +26,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) ->
 def rich_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
     """Return the same table for a rich console."""
     (names, *lines), right = layout(columns, rows)
-    drawn = Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD)
+    named = Text(title, style="bold")
+    drawn = Table(title=named, title_justify="left", box=box.SIMPLE_HEAD, min_width=named.cell_len)  # or it is wrapped
     for i, (name, flush) in enumerate(zip(names, right, strict=True)):
         drawn.add_column(Text(name), justify="right" if flush else "left", no_wrap=i == 0, overflow="fold")
     for line in lines:

@@ -37,3 +37,12 @@ def test_brackets_in_names_are_drawn_and_not_read_as_markup() -> None:
     drawn = console.file.getvalue()
     assert "Validation [1]" in drawn
     assert "traffic [light]" in drawn
+
+
+def test_a_title_that_is_wider_than_its_table_is_one_line_where_there_is_room() -> None:
+    title = "my_config.py, input 3 x 128 x 160"
+    wide, narrow = (Console(file=io.StringIO(), width=width) for width in (60, 20))
+    for console in (wide, narrow):
+        console.print(rich_table(title, ["a"], [["b"]]))
+    assert title in wide.file.getvalue()
+    assert max(map(len, narrow.file.getvalue().splitlines())) <= 20

@@ -15,7 +15,7 @@ dataset = dict(
     type="CocoDataset",
     data_root="data/demo/detection",
     classes=classes,
-    download_help="Make it: densevit make-demo-data detection --root data/demo",
+    download_help="The data of the demo are made by densevit make-demo-data detection --root data/demo",
 )
 train_dataloader = dict(
     batch_size=8,

@@ -11,6 +11,7 @@ model = dict(
     head=dict(type="ClassificationHead", num_classes=5, label_smoothing=0.1),
 )
 train_pipeline = [
+    dict(type="Resize", size=64),
     dict(type="RandomCrop", size=64, padding=6, padding_mode="edge"),
     dict(type="RandomHorizontalFlip"),
 ]
@@ -19,7 +20,7 @@ dataset = dict(
     type="ImageFolderDataset",
     data_root="data/demo/classification",
     cache=True,
-    download_help="Make it: densevit make-demo-data classification --root data/demo",
+    download_help="The data of the demo are made by densevit make-demo-data classification --root data/demo",
 )
 train_dataloader = dict(
     batch_size=32,

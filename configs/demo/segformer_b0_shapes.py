@@ -33,7 +33,7 @@ dataset = dict(
     classes=classes,
     palette=palette,
     reduce_zero_label=True,
-    download_help="Make it: densevit make-demo-data segmentation --root data/demo",
+    download_help="The data of the demo are made by densevit make-demo-data segmentation --root data/demo",
 )
 train_dataloader = dict(
     batch_size=8,

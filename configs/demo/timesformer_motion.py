@@ -35,7 +35,7 @@ dataset = dict(
     type="ClipDataset",
     data_root="data/demo/video",
     transforms=[],  # a flip would change the class
-    download_help="Make it: densevit make-demo-data video --root data/demo",
+    download_help="The data of the demo are made by densevit make-demo-data video --root data/demo",
 )
 train_dataloader = dict(
     batch_size=32,

@@ -40,7 +40,7 @@ dataset = dict(
     classes=("background", "liver", "kidney"),
     prepare=prepare,
     cache="work_dirs/phantom_cache",
-    download_help="Make it: densevit make-demo-data volume --root data/demo",
+    download_help="The data of the demo are made by densevit make-demo-data volume --root data/demo",
 )
 train_dataloader = dict(
     batch_size=4,

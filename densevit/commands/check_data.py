@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from densevit.cli import add_config_options, config_from
-from densevit.data.checks import SHOWN
+from densevit.data.checks import shortened
 from densevit.data.dataset import DenseDataset
 from densevit.data.quarantine import describe
 from densevit.data.scan import Tally, scan
@@ -141,9 +141,12 @@ def show(summary: dict[str, Any], bad: list[dict[str, Any]], out: Path | None) -
         if lines:
             rows = [[kind, count["samples"], f"{count['share']:.4f}"] for kind, count in lines]
             console.print(rich_table(f"{name}: {rarest}classes", ["class", "samples with it", "share of labels"], rows))
-    for entry in bad[:SHOWN]:
-        console.print(f"{entry['split']}: {entry['error']}")
-    if len(bad) > SHOWN:
-        console.print(f"and {len(bad) - SHOWN} more" + ("" if out else ": --out FILE lists all"))
+    for name in summary:
+        errors = [entry["error"] for entry in bad if entry["split"] == name]
+        lines = shortened(errors)
+        for line in lines:
+            console.print(f"{name}: {line}")
+        if len(lines) < len(errors) and out is None:
+            console.print("--out FILE lists all")
     if out is not None:
         console.print(f"report: {out}")

@@ -11,7 +11,8 @@ from rich.progress import track
 from densevit.data.dataset import DenseDataset
 from densevit.errors import ConfigError, DataError
 
-SHOWN = 20  # problems that a check prints
+SHOWN = 20  # lines of problems that a check prints
+ALIKE = 5  # files of one problem that each have a line
 
 
 class ContradictionError(DataError):
@@ -64,11 +65,25 @@ def check_samples(
 
 
 def raise_problems(problems: Sequence[str], where: str) -> None:
-    """Raise one `DataError` that counts all problems and prints the first; none raise nothing."""
+    """Raise one `DataError` that counts all problems and lists them, shortened; none raise nothing."""
     if problems:
-        listed = "".join(f"\n  {problem}" for problem in problems[:SHOWN])
-        rest = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise DataError(f"{len(problems)} problems in {where}:{listed}{rest}")
+        listed = "".join(f"\n  {line}" for line in shortened(problems))
+        raise DataError(f"{len(problems)} problems in {where}:{listed}")
+
+
+def shortened(problems: Sequence[str]) -> list[str]:
+    """Return the lines that are printed of problems; many that differ in the file only are one.
+
+    The file is what stands before the first ": ".
+    """
+    groups: dict[str, list[str]] = {}
+    for problem in problems:
+        groups.setdefault(problem.partition(": ")[2] or problem, []).append(problem)
+    lines = []
+    for same in groups.values():
+        lines += same if len(same) <= ALIKE else [f"{same[0]} ({len(same)} such files)"]
+    rest = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    return lines[:SHOWN] + rest
 
 
 def evenly(count: int, at_most: int) -> list[int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from densevit.data.folders import shortened
+from densevit.data.missing import missing_path
 from densevit.errors import DataError
 
 
@@ -62,7 +63,7 @@ def list_folders(folder: Path, help_text: str = "") -> list[str]:
         DataError: The folder is missing (``help_text`` is added) or holds no folder.
     """
     if not folder.is_dir():
-        raise DataError(f"no folder {folder} (working directory: {Path.cwd()}). {help_text}".rstrip())
+        raise missing_path("folder", folder, help_text)
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
     if not names:

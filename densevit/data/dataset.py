@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -175,11 +176,24 @@ class DenseDataset(Dataset[Sample | None], ABC):
         return found
 
     def transform(self, image: Tensor, target: Any, path: str, size: int) -> Sample:
-        """Return the sample that is made of what was loaded, of height and width ``size`` if that is not 0."""
+        """Return the sample that is made of what was loaded, of height and width ``size`` if that is not 0.
+
+        Raises:
+            ConfigError: The transforms do not fit the image, or give another size.
+        """
         names = [f.name for f in dataclasses.fields(target)] if target is not None else []
         original_size = space_of(image)
         fields = {name: getattr(target, name) for name in names}
-        image, fields = self.transforms(image, {**fields, "size": ImageSize(size)} if size else fields)
+        try:
+            image, fields = self.transforms(image, {**fields, "size": ImageSize(size)} if size else fields)
+        except ValueError as error:
+            if not _of_torchvision(error):
+                raise
+            height, width = original_size[-2:]
+            raise ConfigError(
+                f"{path} is {height} x {width}, which the transforms refuse: {error} "
+                'Put dict(type="Resize", size=...) before a crop that is larger'
+            ) from error
         if size and tuple(image.shape[-2:]) != (size, size):
             raise ConfigError(
                 f"multi_scale asks for {size} x {size} pixels, but the transforms gave {tuple(image.shape[-2:])}: "
@@ -219,6 +233,12 @@ def _seed(seed: int) -> None:
     torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed accelerators too
     np.random.seed(seed % 2**32)
     random.seed(seed)
+
+
+def _of_torchvision(error: ValueError) -> bool:
+    """Say whether a transform of torchvision raised it; of others it may be a defect, with a traceback to show."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals["__name__"]).startswith("torchvision.")
 
 
 def _compact(value: Any) -> Any:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from densevit.data.missing import missing_path
 from densevit.errors import DataError
 
 SHOWN = 10  # names in an error
@@ -19,7 +20,7 @@ def list_files(folder: Path, suffixes: tuple[str, ...], help_text: str = "") -> 
         DataError: The folder is missing (``help_text`` is added), has no such file, or two that differ in suffix only.
     """
     if not folder.is_dir():
-        raise DataError(f"no folder {folder} (working directory: {Path.cwd()}). {help_text}".rstrip())
+        raise missing_path("folder", folder, help_text)
     found: dict[str, str] = {}
     for parent, _, names in os.walk(folder, followlinks=True):
         for name in names:

@@ -51,23 +51,3 @@ def statement(auto_scale_lr: Mapping[str, Any] | None, total: int, rate: float |
         return text + f"the learning rate stays{stays}; --auto-scale-lr scales it by {total / base:g}"
     change = "" if rate is None else f": {rate:g} -> {rate * scale:g}"
     return text + f"learning rate scaled by {scale:g}{change}; --no-auto-scale-lr keeps it"
-
-
-def early_end(schedule: Any, train_cfg: Mapping[str, Any] | None) -> str:
-    """Say that the training ends before the schedule of its learning rate, and how to mend it; empty if it does not."""
-    train = train_cfg or {}
-    key, unit = ("max_epochs", "epoch") if train.get("by_epoch", "max_epochs" in train) else ("max_iters", "step")
-    length, schedules = train.get(key), list(schedule) if isinstance(schedule, list | tuple) else [schedule]
-    ends = {
-        i: one["end"]
-        for i, one in enumerate(schedules)
-        if isinstance(one, Mapping) and str(one.get("type")).endswith("LR") and one.get("end") is not None
-        if one.get("by_epoch", True) == (unit == "epoch")
-    }
-    if length is None or not ends or (last := max(ends.values())) <= length:
-        return ""
-    name = "param_scheduler" + (f".{max(ends, key=ends.__getitem__)}" if isinstance(schedule, list | tuple) else "")
-    return (
-        f"the training ends at {unit} {length}, the schedule of the learning rate at {last}: it does not come to its "
-        f"end. {name}.end={length} shortens it"
-    )

@@ -29,6 +29,7 @@ from densevit.engine.plain_config import to_plain
 from densevit.engine.position import Batch, changes, entries
 from densevit.engine.progress import ProgressHook
 from densevit.engine.run_folder import locked, name_of_logs
+from densevit.engine.schedules import reach
 from densevit.engine.sharded_checkpoint import clean, save_folder
 from densevit.engine.sharding import mesh_of, reshard, shard, split_state
 from densevit.engine.stopping import Stops, stoppable
@@ -201,7 +202,9 @@ class Runner(MMEngineRunner):
             raise ConfigError(f"the classes to train and to validate differ: {difference}; make them the same")
         for loop in loops:
             self._check_dataset(loop.dataloader.dataset)
-        self._log_learning_rate()
+        self._log_batch_size()
+        if beyond := reach(self.cfg.get("param_scheduler"), self.cfg.train_cfg):
+            self.logger.warning(beyond)
         if self._parallel() == "fsdp" and not self.distributed:
             self.logger.warning("parallel: fsdp splits a model over processes, and there is one: start with torchrun")
 
@@ -374,13 +377,11 @@ class Runner(MMEngineRunner):
             dataset.check(mode)
         barrier()
 
-    def _log_learning_rate(self) -> None:
-        """Say what the learning rate is really used with: recipes are for a total batch size, and a number of steps."""
+    def _log_batch_size(self) -> None:
+        """Say what the learning rate is really used with: recipes are for a total batch size."""
         rate = ((self.cfg.get("optim_wrapper") or {}).get("optimizer") or {}).get("lr")
         said = lr_scaling.statement(self.auto_scale_lr, self.batch.total, rate)
         self.logger.info(f"batch size: {self.batch}" + (f"; {said}" if said else ""))
-        if early := lr_scaling.early_end(self.cfg.get("param_scheduler"), self.cfg.get("train_cfg")):
-            self.logger.warning(early)
 
 
 def _difference(first: Sequence[str], second: Sequence[str]) -> str:

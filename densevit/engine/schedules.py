@@ -1,5 +1,6 @@
-"""Learning-rate schedules that mmengine lacks."""
+"""Learning-rate schedules that mmengine lacks, and whether a run is as long as its schedules."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.optim import _ParamScheduler
@@ -67,3 +68,22 @@ class RsqrtLR(_ParamScheduler):
     def _get_value(self) -> list[float]:
         """Return the learning rate of each group."""
         return [base * self.factor(self.last_step) for base in self.base_values]
+
+
+def reach(schedules: Any, train_cfg: Mapping[str, Any]) -> str:
+    """Say how far schedules reach beyond the end of a training, as those of a base do in a shorter one; else "".
+
+    Args:
+        schedules: ``param_scheduler`` of a config.
+        train_cfg: Of the same, with ``max_epochs`` or ``max_iters``.
+    """
+    by_epoch = train_cfg.get("by_epoch", "max_epochs" in train_cfg)
+    length, unit = (train_cfg.get("max_epochs"), "epoch") if by_epoch else (train_cfg.get("max_iters"), "step")
+    each = [one for one in (schedules if isinstance(schedules, list | tuple) else [schedules]) if one]
+    ends = [one.get("end") or one.get("T_max") or 0 for one in each if one.get("by_epoch", True) == by_epoch]
+    if length is None or max(ends, default=0) <= length:
+        return ""
+    return (
+        f"param_scheduler reaches to {unit} {max(ends)}, and the training ends at {unit} {length}: the learning rate "
+        f"does not fall as it is meant to. Set end={length} in param_scheduler, and a shorter warm-up"
+    )

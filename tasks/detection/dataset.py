@@ -12,6 +12,7 @@ from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, Mask
 
 from densevit.data.checks import ContradictionError, check_samples, class_names
 from densevit.data.dataset import DenseDataset
+from densevit.data.missing import missing_path
 from densevit.data.readers import image_size, read_image
 from densevit.data.transforms import build_transforms
 from densevit.errors import ConfigError, DataError
@@ -68,9 +69,9 @@ class CocoDataset(DenseDataset):
     ) -> None:
         self.folder = Path(data_root, image_dir)
         path = Path(data_root, ann_file)
-        for missing, what in ((path, "file"), (self.folder, "folder")):
-            if not missing.exists():
-                raise DataError(f"no {what} {missing} (working directory: {Path.cwd()}). {download_help}".rstrip())
+        for needed, what in ((path, "file"), (self.folder, "folder")):
+            if not needed.exists():
+                raise missing_path(what, needed, download_help)
         self.transforms = build_transforms(transforms)
         self.file = read_coco(path, masks)
         self.dropped = self.file.dropped

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from densevit.data.checks import class_names
+from densevit.data.missing import missing_path
 from densevit.errors import ConfigError, DataError
 from densevit.registry import suggestion
 
@@ -29,7 +30,7 @@ def read_description(path: Path, download_help: str = "") -> dict[str, Any]:
         DataError: It is missing or no JSON object.
     """
     if not path.is_file():
-        raise DataError(f"no file {path} (working directory: {Path.cwd()}). {download_help}".rstrip())
+        raise missing_path("file", path, download_help)
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -14,6 +14,7 @@ from densevit.data.checks import check_samples, class_names
 from densevit.data.class_folders import ClassFolders, list_folders
 from densevit.data.contact_sheet import contact_sheet
 from densevit.data.dataset import DenseDataset
+from densevit.data.missing import missing_path
 from densevit.data.transforms import build_transforms
 from densevit.data.video import VIDEO_SUFFIXES, read_clip, video_info
 from densevit.errors import ConfigError, DataError
@@ -71,7 +72,7 @@ class ClipDataset(DenseDataset):
             raise ConfigError("ClipDataset takes either ann_file, a list of videos, or split, a folder of classes")
         root = Path(data_root)
         if not root.is_dir():
-            raise DataError(f"no folder {root} (working directory: {Path.cwd()}). {download_help}".rstrip())
+            raise missing_path("folder", root, download_help)
         self.transforms = build_transforms(transforms)
         self.read_file = self.reader({"sampling": sampling, "short_side": short_side})
         if split is not None:

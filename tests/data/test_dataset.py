@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 from densevit.data.dataset import DenseDataset, SampleKey, collate
 from densevit.data.quarantine import Quarantine
 from densevit.data.transforms import build_transforms
-from densevit.errors import DataError
+from densevit.errors import ConfigError, DataError
 from densevit.structures import Sample
 
 
@@ -239,3 +239,21 @@ def test_other_errors_than_of_data_are_not_quarantined(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         dataset[0]
     assert listed(tmp_path) == []
+
+
+def test_an_image_that_the_transforms_refuse_is_named_with_its_size() -> None:
+    numbers = Numbers(2)
+    numbers.transforms = build_transforms([dict(type="RandomCrop", size=30)])
+    with pytest.raises(ConfigError, match=r"numbers/1 is 20 x 20, which the transforms refuse: .*30.*Put dict"):
+        numbers[1]
+
+
+def test_a_defect_of_a_transform_of_the_user_keeps_its_traceback() -> None:
+    def broken(image: Tensor, fields: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+        raise ValueError("a defect")
+
+    numbers = Numbers(2)
+    numbers.transforms = build_transforms([broken])
+    with pytest.raises(ValueError, match="a defect") as error:
+        numbers[1]
+    assert type(error.value) is ValueError

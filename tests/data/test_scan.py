@@ -154,7 +154,7 @@ def test_what_was_read_before_ctrl_c_is_told(  # type: ignore[no-untyped-def]
         yield Found(0, "000.jpg: broken")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("densevit.data.scan.scan", interrupted)
+    monkeypatch.setattr("densevit.commands.check_data.scan", interrupted)
     assert call("check_data", path, "--out", tmp_path / "report.jsonl") == 130
     bad, summary = map(json.loads, (tmp_path / "report.jsonl").read_text().splitlines())
     assert bad["error"] == "000.jpg: broken"

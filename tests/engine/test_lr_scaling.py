@@ -146,33 +146,3 @@ def test_recipes_are_for_whole_numbers_of_processes_and_those_of_reported_scores
     assert rest == 0
     if path.stem in (ROOT / "docs" / "results.md").read_text():
         assert processes == 1, "the scores of docs/results.md are of one process: its rate must not be scaled"
-
-
-def test_a_training_that_ends_before_its_schedule_is_told_how_to_shorten_that() -> None:
-    schedule = [{"type": "LinearLR", "by_epoch": False, "end": 20}, {"type": "PolyLR", "by_epoch": False, "end": 2000}]
-    assert lr_scaling.early_end(schedule, {"by_epoch": False, "max_iters": 2000}) == ""
-    said = lr_scaling.early_end(schedule, {"max_iters": 150})
-    assert "ends at step 150, the schedule of the learning rate at 2000" in said
-    assert "param_scheduler.1.end=150" in said
-    in_epochs = {"type": "CosineAnnealingLR", "end": 300}
-    assert "param_scheduler.end=30 " in lr_scaling.early_end(in_epochs, {"by_epoch": True, "max_epochs": 30})
-
-
-def test_schedules_without_an_end_or_in_another_unit_are_not_compared_with_the_training() -> None:
-    step = {"type": "MultiStepLR", "by_epoch": False, "milestones": [8, 11]}
-    momentum = {"type": "LinearMomentum", "by_epoch": False, "end": 2000}
-    in_epochs = {"type": "CosineAnnealingLR", "by_epoch": True, "end": 300}
-    assert lr_scaling.early_end([step, momentum, in_epochs], {"by_epoch": False, "max_iters": 10}) == ""
-    assert lr_scaling.early_end(None, {"max_epochs": 3}) == ""
-
-
-def test_the_log_of_a_run_says_that_its_schedule_is_longer(config: Config, tmp_path: Path) -> None:
-    config.param_scheduler[0].end = 10 * config.train_cfg.max_iters
-    rates(config, tmp_path / "cut")
-    assert f"param_scheduler.0.end={config.train_cfg.max_iters} shortens it" in log_of(tmp_path / "cut")
-
-
-@pytest.mark.parametrize("recipe_file", RECIPES, ids=lambda path: path.stem)
-def test_no_recipe_ends_before_its_schedule(recipe_file: Path) -> None:
-    cfg = load_config(recipe_file)
-    assert lr_scaling.early_end(cfg.get("param_scheduler"), cfg.get("train_cfg")) == ""

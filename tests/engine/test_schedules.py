@@ -1,6 +1,7 @@
 """Learning rates over the steps of a run; `tests/golden/engine/scaling_vit.json` has the official shares."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from mmengine.hooks import Hook
 from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 from torch import nn
 
+from densevit.engine.config import load_config
 from densevit.engine.runner import Runner
-from densevit.engine.schedules import RsqrtLR
+from densevit.engine.schedules import RsqrtLR, reach
 from densevit.errors import ConfigError
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "engine" / "scaling_vit.json").read_text())["schedules"]
@@ -137,3 +139,34 @@ def test_a_resumed_run_that_is_made_longer_continues_on_the_longer_schedule(conf
     assert short[:3] == straight[:3]
     assert short[3] < straight[3]
     assert recorded(config, tmp_path / "run", resume=True) == straight[4:]
+
+
+@pytest.mark.parametrize(
+    ("schedules", "train_cfg", "said"),
+    [
+        ([dict(type="PolyLR", by_epoch=False, end=5000)], dict(max_iters=150), "step 5000.*step 150.*end=150"),
+        (dict(type="CosineAnnealingLR", by_epoch=False, T_max=90), dict(by_epoch=False, max_iters=80), "step 90"),
+        ([dict(type="PolyLR", end=30)], dict(max_epochs=20), "epoch 30.*epoch 20"),
+        (
+            [dict(type="LinearLR", by_epoch=False, end=150), dict(type="ConstantLR", by_epoch=False)],
+            dict(max_iters=150),
+            "^$",
+        ),
+        ([dict(type="PolyLR", end=30)], dict(max_iters=20), "^$"),
+        (None, dict(max_epochs=2), "^$"),
+    ],
+)
+def test_a_schedule_that_reaches_beyond_the_run_is_told(schedules: Any, train_cfg: dict[str, Any], said: str) -> None:
+    assert re.search(said, reach(schedules, train_cfg))
+
+
+def test_no_recipe_ends_before_its_schedules() -> None:
+    recipes = [path for path in (Path(__file__).parents[2] / "configs").rglob("*.py") if path.parent.name != "_base_"]
+    read = {path.name: load_config(path) for path in recipes}
+    assert {name: told for name, cfg in read.items() if (told := reach(cfg.param_scheduler, cfg.train_cfg))} == {}
+
+
+def test_a_run_that_is_shorter_than_its_schedule_says_so(config: Config, tmp_path: Path) -> None:
+    config.param_scheduler[0].end = 500
+    Runner.from_cfg(config).train()
+    assert "param_scheduler reaches to step 500" in "".join(p.read_text() for p in tmp_path.rglob("*.log"))

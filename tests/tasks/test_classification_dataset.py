@@ -12,6 +12,7 @@ from torchvision.tv_tensors import Image
 
 from densevit.data.class_folders import ClassFolders
 from densevit.data.quarantine import Quarantine
+from densevit.engine.config import load_config
 from densevit.errors import ConfigError, DataError
 from densevit.registry import DATASETS
 from densevit.tasks.classification.dataset import ImageFolderDataset, ImageNetDataset
@@ -210,3 +211,13 @@ def test_cifar_as_image_folders_is_read(tmp_path: Path) -> None:
     assert (len(train), len(test), train.classes) == (50_000, 10_000, test.classes)
     train.check("sample")
     assert train.read(49_999)[0].shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("size", [(32, 48), (64, 64), (300, 200)])
+def test_the_recipe_of_the_tour_takes_images_of_any_size(root: Path, size: tuple[int, int]) -> None:
+    for path in root.glob("train/*/*.*g"):
+        assert cv2.imwrite(str(path), np.zeros((*size, 3), np.uint8))
+    recipe = load_config(Path(__file__).parents[2] / "configs/demo/cct_2_3x2_objects.py")
+    sample = dataset(root, split="train", transforms=recipe.train_dataloader.dataset.transforms)[0]
+    assert sample is not None
+    assert sample.image.shape == (3, 64, 64)

@@ -60,7 +60,7 @@ def test_scores_are_read_back_to_the_bit(tmp_path: Path) -> None:
 def test_a_missing_or_damaged_file_is_named(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "a.json").write_text(content)
-    with pytest.raises(DataError, match=r"a\.json: no scores.*test\.py --out"):
+    with pytest.raises(DataError, match=r"a\.json: no scores.*densevit test --out"):
         ClassPrediction.load(tmp_path / "a")
 
 

@@ -105,7 +105,7 @@ def _draw(axes: Axes, panel: str, scalars: Scalars, style: dict[str, str], run: 
         _line(axes, smooth(raw), **style, label=f"{run}training")
         _line(axes, scalars.get("val/loss", ()), **{**style, "linestyle": "--"}, label=f"{run}validation", marker="o")
     else:
-        points = scalars.get(f"val/{panel}", ())
+        points = scalars.get(f"val/{panel}", [])
         last = f"{points[-1][1]:.4g} at the end" if _is_defined(points) else "has none"
         _line(axes, points, **style, label=run + last, marker="o")
 

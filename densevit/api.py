@@ -2,7 +2,6 @@
 
 import fnmatch
 import inspect
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,7 +136,7 @@ class ModelCard:
         img_size: Height and width at which MACs are counted: those of the official training.
         num_frames: Frames of the clip, or depth of the volume, for which they are counted; 0 if the inputs are images.
         params: Of the classifier with 1000 classes.
-        macs: Multiply-accumulates of that classifier for one image or clip.
+        macs: Multiply-accumulates of that classifier for one image or clip; None if they were not counted.
         tasks: What `create_model` builds with it.
         weights_licence: Of the official weights.
     """
@@ -146,23 +145,27 @@ class ModelCard:
     img_size: int
     num_frames: int
     params: int
-    macs: int
+    macs: int | None
     tasks: tuple[str, ...]
     weights_licence: str
 
 
-def describe_model(name: str) -> ModelCard:
+def describe_model(name: str, count_macs: bool = True) -> ModelCard:
     """Return the card of a backbone; nothing is computed or allocated.
+
+    Args:
+        name: Of the variant.
+        count_macs: Send shapes through the model to count, which takes a second or more where it is deep.
 
     Raises:
         ConfigError: An unknown name.
     """
-    models = {}
     with torch.device("meta"):
         net = create_backbone(name)
-        for task in HEAD_OF_TASK:
-            with suppress(ConfigError):
-                models[task] = create_model(name, task)
+        model = create_model(name)
+    axes = len(net.divisor)
+    tasks = tuple(t for t in HEAD_OF_TASK if AXES_OF_TASK.get(t, axes) in (axes, 3))  # images are slices too
     size = (*([net.num_frames] if net.num_frames else []), net.img_size, net.img_size)
-    total = complexity(next(iter(models.values())), size, net.in_channels)[0]
-    return ModelCard(name, net.img_size, net.num_frames, total.params, total.macs, tuple(models), net.weights_licence)
+    macs = complexity(model, size, net.in_channels)[0].macs if count_macs else None
+    params = sum(p.numel() for p in model.parameters())
+    return ModelCard(name, net.img_size, net.num_frames, params, macs, tasks, net.weights_licence)

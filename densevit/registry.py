@@ -121,7 +121,7 @@ HEADS = Registry("head", _TASKS)
 MODELS = Registry(
     "model", ["densevit.model", "densevit.preprocess", "densevit.engine.ema", *_TASKS], parent=root.MODELS
 )
-DATASETS = Registry("dataset", _TASKS, parent=root.DATASETS)
+DATASETS = Registry("dataset", _TASKS)  # mmengine's wrap its own datasets only, and are left out
 TRANSFORMS = Registry("transform", ["densevit.data.transforms"])  # mmcv's, of another kind, are left out
 VOLUME_TRANSFORMS = Registry("transform of volumes", ["densevit.data.volume_transforms"])
 SAMPLINGS = Registry("sampling of frames", ["densevit.data.frame_sampling"])

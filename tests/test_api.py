@@ -1,5 +1,6 @@
 """Models by name: what is listed, what is built, what is said of it."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from densevit.api import create_backbone, create_model, describe_model, list_models
+from densevit.api import HEAD_OF_TASK, create_backbone, create_model, describe_model, list_models
 from densevit.errors import ConfigError
 from densevit.features import Backbone, Features, FeatureSpec
 from densevit.registry import BACKBONES
@@ -147,6 +148,23 @@ def test_the_card_of_a_backbone_of_clips_counts_a_clip_and_has_no_task_of_images
     assert describe_model("mit_b0").num_frames == 0
 
 
+def test_a_card_whose_macs_are_not_counted_is_the_same_otherwise() -> None:
+    quick, whole = describe_model("mit_b0", count_macs=False), describe_model("mit_b0")
+    assert quick.macs is None
+    assert dataclasses.replace(quick, macs=whole.macs) == whole
+
+
+@pytest.mark.parametrize("name", ["mit_b0", "cct_2_3x2_32", "timesformer_base"])
+def test_the_tasks_of_a_card_are_those_that_can_be_built(name: str) -> None:
+    with torch.device("meta"):
+        for task in HEAD_OF_TASK:
+            if task in describe_model(name, count_macs=False).tasks:
+                create_model(name, task)
+            else:
+                with pytest.raises(ConfigError):
+                    create_model(name, task)
+
+
 def test_a_backbone_of_clips_is_refused_by_tasks_of_images_with_the_reason() -> None:
     with pytest.raises(ConfigError, match="timesformer_base is a backbone of clips or volumes, and segmentation is a"):
         create_model("timesformer_base", "segmentation", neck={"type": "FPN"})
@@ -161,8 +179,7 @@ def test_a_backbone_of_images_looks_at_the_slices_of_volumes() -> None:
 
 
 def test_the_list_is_printed() -> None:
-    command = [sys.executable, "tools/list_models.py", "mit_b0", "--markdown"]
+    command = [sys.executable, "tools/list_models.py", "mit_b0", "--macs", "--markdown"]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     assert "Error" not in done.stderr
-    tasks = "classification, segmentation, detection, instance_segmentation, video, medical"
-    assert done.stdout.splitlines()[-1].startswith(f"| mit_b0 | 224 | 3.58 | 0.45 | {tasks} | NVIDIA")
+    assert done.stdout.splitlines()[-1].startswith("| mit_b0 | 224 | 3.58 | 0.45 | all | NVIDIA")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from densevit.errors import ConfigError
-from densevit.registry import BACKBONES, HEADS, HOOKS, MODELS, OPTIMIZERS, PARAM_SCHEDULERS, accepted_keys
+from densevit.registry import BACKBONES, DATASETS, HEADS, HOOKS, MODELS, OPTIMIZERS, PARAM_SCHEDULERS, accepted_keys
 
 
 def test_the_nearest_name_is_suggested() -> None:
@@ -54,6 +54,12 @@ def test_names_of_mmengine_are_found_too() -> None:
     PARAM_SCHEDULERS.check({"type": "PolyLR", "power": 1.0, "begin": 0, "by_epoch": False})
     with pytest.raises(ConfigError, match="power"):
         PARAM_SCHEDULERS.check({"type": "PolyLR", "powr": 1.0})
+
+
+@pytest.mark.parametrize("wrapper", ["ConcatDataset", "RepeatDataset", "ClassBalancedDataset"])
+def test_mmengine_s_wrappers_of_its_own_datasets_are_refused(wrapper: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{wrapper}' is not a registered dataset"):
+        DATASETS.check({"type": wrapper})
 
 
 def test_a_class_without_a_constructor_takes_no_key() -> None:

@@ -60,10 +60,12 @@ def main(args: argparse.Namespace) -> None:
 def _check_gradio() -> None:
     try:
         import gradio
-    except ImportError as error:
+
+        found = gradio.__version__  # a folder that an uninstallation has left behind has none
+    except (ImportError, AttributeError) as error:
         raise InstallationError(f'the page needs gradio ({error}). Install it: pip install "densevit[web]"') from error
-    if tuple(map(int, gradio.__version__.split(".")[:2])) < OLDEST:
+    if tuple(map(int, found.split(".")[:2])) < OLDEST:
         raise InstallationError(
-            f"gradio {gradio.__version__} is too old for the page, which needs {OLDEST[0]}.{OLDEST[1]}. "
+            f"gradio {found} is too old for the page, which needs {OLDEST[0]}.{OLDEST[1]}. "
             'Mend it: pip install -U "densevit[web]"'
         )

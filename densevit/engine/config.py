@@ -1,6 +1,7 @@
 """Loading and checking of configs: a wrong name or key fails here, before any data is read."""
 
 import difflib
+import importlib
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -88,16 +89,35 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
         options: Dotted keys to values, as from ``--cfg-options``.
 
     Raises:
-        ConfigError: The file or a base does not exist or is no Python, or a name or key in it is wrong.
+        ConfigError: The file, a base or a module does not exist or is no Python, or a name or key in it is wrong.
     """
     path = find_config(Path(path))
     sys.path.extend(p for p in (str(Path.cwd()), str(path.parent.resolve())) if p not in sys.path)
     check_files(path)
     with named_bases():
-        cfg = Config.fromfile(path)
+        cfg = Config.fromfile(path, import_custom_modules=False)
+    _import_modules(cfg.get("custom_imports"), path)
     merge_options(cfg, options or {})
     check_config(cfg)
     return cfg
+
+
+def _import_modules(custom_imports: Any, path: Path) -> None:
+    custom_imports = custom_imports or {}
+    if not isinstance(custom_imports, Mapping) or set(custom_imports) - {"imports", "allow_failed_imports"}:
+        raise ConfigError(f'{path}: custom_imports is dict(imports=["my_module", ...]), not {custom_imports!r}')
+    for name in _as_list(custom_imports.get("imports")):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise  # of what the module itself imports
+            if custom_imports.get("allow_failed_imports"):
+                continue
+            raise ConfigError(
+                f"{path}: no module {name!r} of custom_imports. It is looked for in {Path.cwd()}, in "
+                f"{path.parent.resolve()}, and where Python looks"
+            ) from None
 
 
 def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:

@@ -77,7 +77,8 @@ def plot_curves(runs: Mapping[str, Scalars], out: Path) -> None:
     """
     if not any(runs.values()):
         raise DataError(f"nothing was logged by {', '.join(runs)}: is there a <work dir>/<time>/vis_data/scalars.json?")
-    metrics = list(dict.fromkeys(name for scalars in runs.values() for name in metric_names(scalars)))[:MAX_METRICS]
+    drawn = (name for scalars in runs.values() for name in metric_names(scalars) if _is_defined(scalars[f"val/{name}"]))
+    metrics = list(dict.fromkeys(drawn))[:MAX_METRICS]
     panels = ["loss", "learning rate", *metrics]
     columns = min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
@@ -104,9 +105,14 @@ def _draw(axes: Axes, panel: str, scalars: Scalars, style: dict[str, str], run: 
         _line(axes, smooth(raw), **style, label=f"{run}training")
         _line(axes, scalars.get("val/loss", ()), **{**style, "linestyle": "--"}, label=f"{run}validation", marker="o")
     else:
-        points = scalars.get(f"val/{panel}", ())
-        last = f"{points[-1][1]:.4g} at the end" if points else ""
+        points = scalars.get(f"val/{panel}", [])
+        last = f"{points[-1][1]:.4g} at the end" if _is_defined(points) else "has none"
         _line(axes, points, **style, label=run + last, marker="o")
+
+
+def _is_defined(points: Sequence[tuple[int, float]]) -> bool:
+    """Return whether a metric ever had a value: AP of large objects has none where there are none."""
+    return any(not math.isnan(value) for _, value in points)
 
 
 def _line(axes: Axes, points: Sequence[tuple[int, float]], **style: Any) -> None:

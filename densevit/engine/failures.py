@@ -116,9 +116,11 @@ def end_workers(loaders: Iterable[DataLoader[Any]]) -> None:
 def _end_workers_left() -> None:
     """Kill what else Python would terminate, and wait for: a worker of ours, which heeds only this, may hang."""
     with _no_word_of_workers():
-        for child in multiprocessing.active_children():
-            if child.daemon:
-                child.kill()
+        workers = [child for child in multiprocessing.active_children() if child.daemon]
+        for worker in workers:
+            worker.kill()
+        for worker in workers:  # a busy machine takes a while, and torch's handler is to be back only then
+            worker.join()
 
 
 @contextmanager

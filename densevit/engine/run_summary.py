@@ -1,6 +1,7 @@
 """What is known of a training from its folder: how it was started, its scores, where its time went."""
 
 import json
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,7 +77,8 @@ def scores_of(scalars: Scalars) -> list[Score]:
     for name in [*metric_names(scalars), *(["loss"] if "val/loss" in scalars else [])]:
         points = scalars[f"val/{name}"]
         choose = min if any(word in name.lower() for word in LESS_IS_BETTER) else max
-        best_step, best = choose(points, key=lambda point: point[1])
+        defined = [point for point in points if not math.isnan(point[1])]  # NaN is neither less nor greater
+        best_step, best = choose(defined or points, key=lambda point: point[1])
         scores.append(Score(name, points[-1][1], points[-1][0], best, best_step))
     return scores
 

@@ -124,6 +124,23 @@ class Pyramid(Backbone):
     assert (tmp_path / "run" / "iter_2.pth").exists()
 
 
+def test_a_module_that_is_not_there_is_named_and_one_that_fails_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    base = '_base_ = "densevit::segformer_b0_ade20k.py"\ncustom_imports = '
+    path.write_text(base + 'dict(imports=["no_such_module"])')
+    with pytest.raises(ConfigError, match=f"no module 'no_such_module' of custom_imports.*{tmp_path}"):
+        load_config(path)
+    path.write_text(base + 'dict(imports="no_such_module", allow_failed_imports=True)')
+    assert load_config(path).model.backbone.type == "mit_b0"
+    path.write_text(base + '["no_such_module"]')
+    with pytest.raises(ConfigError, match=r"custom_imports is dict\(imports="):
+        load_config(path)
+    (tmp_path / "imports_more.py").write_text("import no_such_package")
+    path.write_text(base + 'dict(imports=["imports_more"])')
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        load_config(path)
+
+
 def test_a_base_may_be_one_of_ours_by_its_name(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text('_base_ = ["densevit::segformer_b0_ade20k.py"]\nmodel = dict(head=dict(num_classes=7))\n')

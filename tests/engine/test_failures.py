@@ -242,3 +242,33 @@ def test_a_worker_that_hangs_does_not_keep_a_finished_run_from_ending(config: Co
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "hangs").exists()
     assert (tmp_path / "run" / "iter_3.pth").exists()
+
+
+DIES_LATE = """
+import multiprocessing
+import signal
+import subprocess
+
+from torch.utils.data import DataLoader
+
+import densevit.engine.failures
+
+delays = [0.8, 0.3]  # the second ends while the first is waited for
+
+def kill(process):
+    subprocess.Popen(["sh", "-c", f"sleep {delays.pop(0)}; kill -9 {process.pid}"])
+
+def heed_only_kill(worker):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+multiprocessing.process.BaseProcess.kill = kill
+loader = DataLoader(range(99), num_workers=2, persistent_workers=True, worker_init_fn=heed_only_kill)
+next(iter(loader))
+"""
+
+
+def test_workers_that_a_busy_machine_ends_late_leave_no_word_at_the_end(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(DIES_LATE)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, tmp_path / "late.py"], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -22,6 +22,7 @@ from densevit.data.readers import read_image
 from densevit.engine.curves import plot_curves, read_scalars, smooth
 from densevit.engine.html_page import sections_of
 from densevit.engine.report import ReportHook
+from densevit.engine.run_summary import scores_of
 from densevit.engine.runner import Runner
 from densevit.errors import DataError
 from densevit.structures import Meta, Sample, SegTarget
@@ -176,6 +177,14 @@ def runner(tmp_path: Path) -> SimpleNamespace:
         world_size=1,
         logger=logging.getLogger("report"),
     )
+
+
+def test_a_metric_that_never_had_a_value_has_no_curve_and_nan_is_not_the_best(tmp_path: Path) -> None:
+    scalars = {"train/loss": [(1, 2.0), (2, 1.0)], "val/AP": [(1, float("nan")), (2, 0.5)]}
+    plot_curves({"run": scalars}, tmp_path / "one.png")
+    plot_curves({"run": {**scalars, "val/APl": [(1, float("nan")), (2, float("nan"))]}}, tmp_path / "two.png")
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+    assert [(score.best, score.best_step) for score in scores_of(scalars)] == [(0.5, 2)]
 
 
 def test_the_summary_holds_last_and_best_scores_costs_and_origin(runner: Any) -> None:

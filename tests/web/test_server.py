@@ -83,9 +83,10 @@ def test_a_port_in_use_is_said() -> None:
 
 
 def test_lack_of_gradio_and_options_that_make_no_sense_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(InstallationError, match=r'pip install "densevit\[web\]"'):
-        demo.main(SimpleNamespace(max_mb=1))  # type: ignore[arg-type]
+    for lacking in (None, SimpleNamespace()):  # and what an uninstallation may leave: an empty folder
+        monkeypatch.setitem(sys.modules, "gradio", lacking)
+        with pytest.raises(InstallationError, match=r'pip install "densevit\[web\]"'):
+            demo.main(SimpleNamespace(max_mb=1))  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace(__version__="6.16.0"))
     with pytest.raises(InstallationError, match=r"gradio 6\.16\.0 is too old for the page, which needs 6\.31"):
         demo.main(SimpleNamespace(max_mb=1))  # type: ignore[arg-type]

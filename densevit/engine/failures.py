@@ -120,7 +120,7 @@ def _end_workers_left() -> None:
         for worker in workers:
             worker.kill()
         for worker in workers:  # a busy machine takes a while, and torch's handler is to be back only then
-            worker.join()
+            worker.join(10)
 
 
 @contextmanager

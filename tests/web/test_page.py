@@ -244,7 +244,13 @@ def test_the_command_does_not_wait_for_a_prediction_that_runs(
     write_video(tmp_path / "long.mp4", (frame for _ in range(400) for frame in clip), 15)
     arguments = ["--model", str(tmp_path / "runs" / "video"), "--port", "0"]
     with (tmp_path / "log").open("w+") as log:
-        process = subprocess.Popen([sys.executable, "-m", "densevit", "demo", *arguments], stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "densevit", "demo", *arguments],
+            stdout=log,
+            stderr=log,
+            # it may be ignored here, as by all that a shell without a terminal starts in the background
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         try:
             while not (address := re.search(r"http://\S+", (tmp_path / "log").read_text())):
                 assert process.poll() is None

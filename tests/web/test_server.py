@@ -105,6 +105,11 @@ def test_volumes_of_several_files_are_refused_at_the_start(predictor_of: Callabl
         task_page(predictor)
 
 
+def heed_ctrl_c() -> None:
+    """Undo that SIGINT is ignored, as it is by all that a shell without a terminal starts in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_command_and_its_folder(
@@ -125,7 +130,11 @@ def test_a_signal_ends_the_command_and_its_folder(
     ]
     with log.open("w") as file:
         process = subprocess.Popen(
-            arguments, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, "TMPDIR": str(folder)}
+            arguments,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "TMPDIR": str(folder)},
+            preexec_fn=heed_ctrl_c,
         )
     try:
         until = time.monotonic() + 90

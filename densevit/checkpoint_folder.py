@@ -44,7 +44,8 @@ def write_folder(content: Mapping[str, Any], folder: Path) -> None:
         flatten_state_dict=False, flatten_sharded_tensors=False, dedup_save_to_lowest_rank=True
     )
     try:
-        with warnings.catch_warnings(action="ignore"):  # that there is one process
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there is one process
             metadata = dcp.save(tensors, storage_writer=dcp.FileSystemWriter(folder), planner=planner)
     except CheckpointException as error:
         raise _first_cause(error) from error
@@ -87,7 +88,8 @@ def read_folder(folder: Path, mesh: "DeviceMesh | None" = None) -> dict[str, Any
             else:
                 tensors[name] = torch.zeros(entry["size"], dtype=_dtype(entry))
         planner = dcp.DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
-        with warnings.catch_warnings(action="ignore"):  # that there is one process, which there need not be
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there is one process, which there need not be
             dcp.load(tensors, storage_reader=_reader(folder, described["tensors"]), planner=planner, no_dist=True)
         content: dict[str, Any] = _decode(described["content"], tensors)
         return content

@@ -77,7 +77,10 @@ def _entries(path: Path) -> Iterator[tuple[int, tuple[str, str]]]:
         if not line.strip():
             continue
         commas = path.suffix == ".csv" and "," in line  # lists with spaces are called .csv, too
-        parts = next(csv.reader([line])) if commas else line.rsplit(maxsplit=1)
+        try:
+            parts = next(csv.reader([line])) if commas else line.rsplit(maxsplit=1)
+        except csv.Error:  # Python 3.10 does not read NUL
+            parts = []
         if len(parts) < 2 or not parts[0].strip():
             raise DataError(f"{path}, line {number}: {line!r} is not `path label`")
         yield number, (parts[0].strip(), parts[1].strip())

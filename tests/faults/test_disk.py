@@ -78,6 +78,10 @@ def test_a_manifest_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: 
     assert find_fault(tmp_path / "iter_2.pth") is None
 
 
+def refuse(path: Path, *args: Any, **kwargs: Any) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+
 @pytest.mark.fault("work_dir that cannot be written", "refused at once, names the way out")
 @pytest.mark.parametrize("how", ["below a file", "read-only"])
 def test_a_work_dir_that_cannot_be_written_is_refused_at_once(
@@ -92,7 +96,7 @@ def test_a_work_dir_that_cannot_be_written_is_refused_at_once(
     (tmp_path / "file").touch()
     folder = tmp_path / ("file" if how == "below a file" else "") / "run"
     if how == "read-only":  # permissions would not keep root out
-        monkeypatch.setattr("os.mkdir", Failing(os.mkdir, errno.EROFS, "run"))
+        monkeypatch.setattr(Path, "mkdir", refuse)
     assert call("train", tmp_path / "tiny.py", "--work-dir", folder) == 2
     reason = "Not a directory" if how == "below a file" else "Read-only file system"
     assert capsys.readouterr().err == f"error: cannot write to {folder}: {reason}. Choose another --work-dir\n"

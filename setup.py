@@ -30,6 +30,8 @@ setup(
     package_data={"densevit": ["py.typed", "web/pages/*.css"]},
     entry_points={"console_scripts": ["densevit = densevit.commands:main"]},
     python_requires=">=3.10",
+    # What `make test` was run on.
+    classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in (10, 11, 13)],
     install_requires=[
         "torch>=2.10",
         "torchvision>=0.25",  # the release made for torch 2.10

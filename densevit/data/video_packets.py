@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -24,6 +25,8 @@ HELD = 64 * 2**20  # bytes of packets that are held for decoding
 SHORTEST = 0.9  # share of what a header promises; with less a file counts as truncated
 PICTURES = ("image2", "_pipe")  # ends of formats
 TIMED_FORMATS = ("mov", "matroska")  # that tell the time of every packet
+# Notes in another encoding are no reason to refuse a file; from 19 on PyAV is lenient by itself, without the option.
+LENIENT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 TIMED_CODECS = ("av1", "h264", "hevc", "vp9")  # with one frame in each packet
 PARTS, IDR = range(1, 6), 5  # H.264: kinds of units with a part of a frame; frames after IDR refer to none before
 
@@ -92,7 +95,7 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
         DataError: The file holds no video, or is a picture.
         av.FFmpegError: It is missing or damaged.
     """
-    with av.open(os.path.abspath(path), metadata_errors="replace") as container:  # names may look like addresses
+    with av.open(os.path.abspath(path), **LENIENT) as container:  # names may look like addresses
         if container.format.name.endswith(PICTURES):
             raise DataError(f"{path}: a picture, not a video; replace or remove the file")
         streams = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]

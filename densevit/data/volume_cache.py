@@ -9,6 +9,7 @@ import uuid
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -130,8 +131,9 @@ class VolumeCache:
     def _sweep(self) -> None:
         """Remove what killed processes left."""
         for part in self.folder.glob(f"{PART}*"):
-            if time.time() - part.stat().st_mtime > ABANDONED:
-                shutil.rmtree(part, ignore_errors=True)
+            with suppress(FileNotFoundError):  # another process has finished with it
+                if time.time() - part.stat().st_mtime > ABANDONED:
+                    shutil.rmtree(part, ignore_errors=True)
 
 
 def _arrays(items: Items) -> Iterator[tuple[str, np.ndarray]]:

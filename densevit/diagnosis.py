@@ -119,10 +119,9 @@ def devices() -> Iterator[Finding]:
         import torch
     except Exception:  # told among the packages
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     flags = Path("/proc/cpuinfo")
     amx = flags.exists() and "amx_bf16" in flags.read_text()
-    yield Finding("CPU", f"{platform.machine()}, {cores} cores, bf16 {'fast (AMX)' if amx else 'not used'}")
+    yield Finding("CPU", f"{platform.machine()}, {cores()} cores, bf16 {'fast (AMX)' if amx else 'not used'}")
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             gpu = torch.cuda.get_device_properties(index)
@@ -139,6 +138,11 @@ def devices() -> Iterator[Finding]:
     compiler = os.environ.get("CXX", "g++")
     found = shutil.which(compiler) or "none: --compile needs one on the CPU, nothing else does"
     yield Finding("C++ compiler", found)
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def codecs() -> Iterator[Finding]:

@@ -7,7 +7,6 @@ Of a video those frames are read that one clip has. The exit code is 1 if a samp
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from densevit.data.checks import shortened
 from densevit.data.dataset import DenseDataset
 from densevit.data.quarantine import describe
 from densevit.data.scan import Tally, scan
+from densevit.diagnosis import cores
 from densevit.errors import ConfigError
 from densevit.registry import DATASETS
 from densevit.tables import rich_table
@@ -66,11 +66,6 @@ def main(args: argparse.Namespace) -> None:
     if any(found["unread"] for found in summary.values()):
         sys.exit(130)
     sys.exit(1 if bad else 0)
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def datasets_of(cfg: Config, split: str) -> Iterator[tuple[str, Any]]:

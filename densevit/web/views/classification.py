@@ -4,7 +4,7 @@ import numpy as np
 
 from densevit.data.class_prediction import ClassPrediction
 from densevit.predictor import Result
-from densevit.web.views.picture_size import display_size, resize_picture
+from densevit.web.views.picture_size import read_for_display
 
 
 class ClassificationView:
@@ -18,9 +18,7 @@ class ClassificationView:
     """
 
     def __init__(self, result: Result) -> None:
-        image = result.predictor.draw_input(result.source)
-        self.image = resize_picture(image, display_size(*image.shape[:2]))
-        self.size = image.shape[:2]
+        self.image, self.size = read_for_display(result)
         self.scores = probabilities(result.prediction, result.classes)
 
     def picture(self) -> np.ndarray:

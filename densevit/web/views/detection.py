@@ -4,7 +4,7 @@ import numpy as np
 
 from densevit.predictor import Result
 from densevit.web.views.markup import html_table, paragraph
-from densevit.web.views.picture_size import display_size, resize_picture
+from densevit.web.views.picture_size import read_for_display
 
 
 class DetectionView:
@@ -18,9 +18,7 @@ class DetectionView:
     """
 
     def __init__(self, result: Result) -> None:
-        image = result.predictor.draw_input(result.source)
-        self.image = resize_picture(image, display_size(*image.shape[:2]))
-        self.size = image.shape[:2]
+        self.image, self.size = read_for_display(result)
         self.found = result.prediction
         self.classes, self.palette = result.classes, result.predictor.palette
 

@@ -3,6 +3,8 @@
 import cv2
 import numpy as np
 
+from densevit.predictor import Result
+
 SMALLEST, LONGEST = 640, 1280  # pixels of the longer side: smaller ones are enlarged, larger ones shrunk
 NUMBER_SIZE = 20  # of the font of numbers of regions: legible where a narrow page halves them
 
@@ -12,6 +14,17 @@ def display_size(height: int, width: int) -> tuple[int, int]:
     longer = max(height, width)
     factor = min(max(longer, SMALLEST), LONGEST) / longer
     return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def read_for_display(result: Result) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return the input of a result in the size in which it is shown, ``(H, W, 3)``, and its own (height, width).
+
+    Raises:
+        DataError: The file cannot be read again.
+    """
+    image = result.predictor.draw_input(result.source)
+    height, width = image.shape[:2]
+    return resize_picture(image, display_size(height, width)), (height, width)
 
 
 def resize_picture(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -6,7 +6,7 @@ from densevit.data.prediction import Palette
 from densevit.data.regions import paint_regions
 from densevit.predictor import Result
 from densevit.web.views.markup import html_table
-from densevit.web.views.picture_size import NUMBER_SIZE, display_size, resize_ids, resize_picture
+from densevit.web.views.picture_size import NUMBER_SIZE, read_for_display, resize_ids
 
 
 class SegmentationView:
@@ -20,13 +20,12 @@ class SegmentationView:
     """
 
     def __init__(self, result: Result) -> None:
-        image = result.predictor.draw_input(result.source)
-        size = display_size(*image.shape[:2])
-        self.image, self.ids = resize_picture(image, size), resize_ids(result.prediction.mask.numpy(), size)
+        self.image, self.size = read_for_display(result)
+        height, width = self.image.shape[:2]
+        self.ids = resize_ids(result.prediction.mask.numpy(), (height, width))
         self.classes = result.classes
         self.palette: Palette = result.predictor.palette
         self.shares: dict[str, float] = result.prediction.summary(self.classes)["shares"]
-        self.size = image.shape[:2]
 
     def picture(self, opacity: float, only: str | None = None) -> np.ndarray:
         """Return the image ``(H, W, 3)``, uint8 RGB, coloured by class.

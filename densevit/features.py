@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from densevit.errors import ConfigError
+from densevit.small_convs import mend_small_convs
 from densevit.structures import Meta, Sample
 
 
@@ -78,6 +79,10 @@ class Backbone(nn.Module, ABC):
     clips_only: tuple[str, ...] = ()
     weights_licence: str = "unknown"
     checkpointing: bool = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        mend_small_convs()
 
     @abstractmethod
     def forward(self, x: Tensor) -> Features:

@@ -19,6 +19,7 @@ ORDER = (
     "seeding",
     "palette",
     "tables",
+    "small_convs",
     "features",
     "registry",
     "layers",

@@ -33,6 +33,7 @@ def main(args: argparse.Namespace) -> None:
 
     import torch
     from rich.console import Console
+    from rich.progress import Progress
 
     from densevit.engine.complexity import usual_size
     from densevit.engine.environment import choose_device, device_name
@@ -53,9 +54,13 @@ def main(args: argparse.Namespace) -> None:
     if isinstance(model, DenseModel):  # which has a precision of its own, within what is set from outside
         model.precision = "bf16" if bf16 else "fp32"
     inputs = torch.rand(args.batch_size, net.in_channels, *size, device=device)
+    console = Console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        runs = bar.add_task("measuring", total=(2 - args.forward_only) * (args.repeats + 1))
+        timings = list(measure(model, inputs, args.repeats, bf16, not args.forward_only, lambda: bar.advance(runs)))
     rows = [
         (t.name, f"{1e3 * t.seconds:.1f}", f"{t.rate:.2f}", "-" if t.memory is None else f"{t.memory / 2**30:.2f}")
-        for t in measure(model, inputs, args.repeats, bf16, not args.forward_only)
+        for t in timings
     ]
     title = f"{args.model}, {' x '.join(map(str, inputs.shape))}, {'bf16' if bf16 else 'fp32'}, {device_name()}"
-    Console().print(rich_table(title, ["", "ms", "inputs/s", "GPU memory (GiB)"], rows))
+    console.print(rich_table(title, ["", "ms", "inputs/s", "GPU memory (GiB)"], rows))

@@ -68,7 +68,7 @@ def raise_problems(problems: Sequence[str], where: str) -> None:
     """Raise one `DataError` that counts all problems and lists them, shortened; none raise nothing."""
     if problems:
         listed = "".join(f"\n  {line}" for line in shortened(problems))
-        raise DataError(f"{len(problems)} problems in {where}:{listed}")
+        raise DataError(f"{len(problems)} problem{'s' * (len(problems) > 1)} in {where}:{listed}")
 
 
 def shortened(problems: Sequence[str]) -> list[str]:

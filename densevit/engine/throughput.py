@@ -30,7 +30,9 @@ class Timing:
     memory: int | None
 
 
-def measure(model: nn.Module, inputs: Tensor, repeats: int, bf16: bool, backward: bool) -> Iterator[Timing]:
+def measure(
+    model: nn.Module, inputs: Tensor, repeats: int, bf16: bool, backward: bool, advance: Callable[[], object]
+) -> Iterator[Timing]:
     """Yield what evaluation takes, and one step forward and backward, where losses are not computed.
 
     Args:
@@ -39,6 +41,7 @@ def measure(model: nn.Module, inputs: Tensor, repeats: int, bf16: bool, backward
         repeats: Runs after one that is not counted.
         bf16: Run under autocast.
         backward: Measure steps of training too.
+        advance: Is called after every run.
 
     Raises:
         ConfigError: The GPU has not enough memory.
@@ -59,14 +62,16 @@ def measure(model: nn.Module, inputs: Tensor, repeats: int, bf16: bool, backward
     for name, step in (("evaluation", evaluate), ("forward and backward", train))[: 1 + backward]:
         model.train(step is train)
         try:
-            seconds, memory = _median(step, repeats, inputs.device)
+            seconds, memory = _median(step, repeats, inputs.device, advance)
         except torch.OutOfMemoryError:
             needed = f"{name}: {len(inputs)} inputs need more memory than the GPU has"
             raise ConfigError(f"{needed}; lower --batch-size or --size") from None
         yield Timing(name, seconds, len(inputs) / seconds, memory)
 
 
-def _median(step: Callable[[], None], repeats: int, device: torch.device) -> tuple[float, int | None]:
+def _median(
+    step: Callable[[], None], repeats: int, device: torch.device, advance: Callable[[], object]
+) -> tuple[float, int | None]:
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
@@ -77,6 +82,7 @@ def _median(step: Callable[[], None], repeats: int, device: torch.device) -> tup
         if on_gpu:
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)
+        advance()
     return statistics.median(seconds[1:]), torch.cuda.max_memory_allocated(device) if on_gpu else None
 
 

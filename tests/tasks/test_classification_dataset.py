@@ -147,7 +147,7 @@ def test_a_truncated_image_is_found_by_the_full_check_and_quarantined_otherwise(
     path.write_bytes(path.read_bytes()[:-3])
     data = dataset(root)
     data.check("sample")
-    with pytest.raises(DataError, match=r"1 problems(.|\n)*dog/1\.jpg"):
+    with pytest.raises(DataError, match=r"1 problem in(.|\n)*dog/1\.jpg"):
         data.check("all")
     data.quarantine = Quarantine(root / "bad_samples.jsonl", total=5, replace=False)
     assert [data[i] is None for i in range(5)] == [False, False, False, True, False]

@@ -170,7 +170,7 @@ def test_an_unknown_check_is_a_config_error(root: Path) -> None:
 @pytest.mark.parametrize("mode", ["sample", "all"])
 def test_a_size_that_the_file_contradicts_is_found(root: Path, mode: str) -> None:
     cv2.imwrite(str(root / "photos/1.png"), np.zeros((10, 40, 3), np.uint8))
-    with pytest.raises(DataError, match=r"1 problems.*\n.*1\.png is 10 x 40, but .*instances\.json says 40 x 10"):
+    with pytest.raises(DataError, match=r"1 problem in .*\n.*1\.png is 10 x 40, but .*instances\.json says 40 x 10"):
         dataset(root).check(mode)
     with pytest.raises(DataError, match="is 10 x 40"):
         dataset(root)[1]
@@ -187,7 +187,7 @@ def test_sizes_are_compared_upright(root: Path) -> None:
 def test_missing_images_are_left_to_the_quarantine_up_to_its_limit(root: Path) -> None:
     (root / "photos/1.png").unlink()
     data = dataset(root)
-    with pytest.raises(DataError, match=r"1 problems in .*photos.*file_name(.|\n)*1\.png: no such file"):
+    with pytest.raises(DataError, match=r"1 problem in .*photos.*file_name(.|\n)*1\.png: no such file"):
         data.check("sample")
     data.quarantine = Quarantine(root / "bad.jsonl", total=3, replace=True)
     data.check("sample")

@@ -204,7 +204,7 @@ def test_an_unknown_check_is_a_config_error(root: Path) -> None:
 @pytest.mark.parametrize("mode", ["sample", "all"])
 def test_a_size_mismatch_is_found_before_the_run_and_at_reading(root: Path, mode: str) -> None:
     write_pair(root, "street/3", ids_with(1), image_size=(6, 9))
-    with pytest.raises(DataError, match=r"1 problems.*\n.*3\.png is 6 x 8, but .*3\.jpg is 6 x 9"):
+    with pytest.raises(DataError, match=r"1 problem in .*\n.*3\.png is 6 x 8, but .*3\.jpg is 6 x 9"):
         dataset(root).check(mode)
     with pytest.raises(DataError, match="6 x 9"):
         dataset(root)[3]
@@ -240,7 +240,7 @@ def test_a_truncated_image_is_found_by_the_full_check_and_quarantined_otherwise(
     path.write_bytes(path.read_bytes()[:-3])
     data = dataset(root)
     data.check("sample")
-    with pytest.raises(DataError, match=r"1 problems(.|\n)*4\.jpg"):
+    with pytest.raises(DataError, match=r"1 problem in(.|\n)*4\.jpg"):
         data.check("all")
     data.quarantine = Quarantine(root / "bad_samples.jsonl", total=6, replace=False)
     assert [data[i] is None for i in range(6)] == [False] * 4 + [True, False]
@@ -261,7 +261,7 @@ def test_unreadable_headers_are_left_to_the_quarantine_up_to_its_limit(root: Pat
 def test_a_truncated_mask_among_those_looked_at_is_found(root: Path) -> None:
     path = root / "masks/street/4.png"
     path.write_bytes(path.read_bytes()[:-25])
-    with pytest.raises(DataError, match=r"1 problems(.|\n)*4\.png"):
+    with pytest.raises(DataError, match=r"1 problem in(.|\n)*4\.png"):
         dataset(root).check("sample")
 
 

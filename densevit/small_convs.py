@@ -1,5 +1,6 @@
 """Convolutions that oneDNN computes wrongly in bf16 on CPUs."""
 
+import warnings
 from functools import cache, partial
 from typing import Any
 
@@ -18,9 +19,11 @@ def mend_small_convs() -> torch.library.Library:
     the process, at the place that PyTorch has for it; the return value keeps it alive.
     """
     library = torch.library.Library("aten", "IMPL")
-    for kind in KINDS:
-        native = torch.library.get_kernel(f"aten::{kind}", "AutocastCPU")
-        library.impl(kind, partial(_convolve, kind, native), "AutocastCPU", with_keyset=True, allow_override=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Warning only once for all operators")  # torch 2.10 tells users of it
+        for kind in KINDS:
+            native = torch.library.get_kernel(f"aten::{kind}", "AutocastCPU")
+            library.impl(kind, partial(_convolve, kind, native), "AutocastCPU", with_keyset=True, allow_override=True)
     return library
 
 

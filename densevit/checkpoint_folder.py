@@ -40,18 +40,19 @@ def write_folder(content: Mapping[str, Any], folder: Path) -> None:
 
     tensors: dict[str, Tensor] = {}
     tree = _encode(content, "", tensors)
+    writer = _writer(folder)
     planner = dcp.DefaultSavePlanner(
         flatten_state_dict=False, flatten_sharded_tensors=False, dedup_save_to_lowest_rank=True
     )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that there is one process
-            metadata = dcp.save(tensors, storage_writer=dcp.FileSystemWriter(folder), planner=planner)
+            metadata = dcp.save(tensors, storage_writer=writer, planner=planner)
     except CheckpointException as error:
         raise _first_cause(error) from error
     if is_main_process():
         split = {name for name, value in tensors.items() if isinstance(value, DTensor)}
-        text = json.dumps({"version": VERSION, "content": tree, "tensors": _describe(metadata, split)})
+        text = json.dumps({"version": VERSION, "content": tree, "tensors": _describe(metadata, writer.places, split)})
         with open(folder / CONTENT, "w") as file:
             file.write(text)
             file.flush()
@@ -147,7 +148,21 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return {key: _decode(part, tensors) for key, part in value.items()}
 
 
-def _describe(metadata: "Metadata", split: set[str]) -> dict[str, Any]:
+def _writer(folder: Path) -> Any:
+    """Return a writer of torch's which keeps, in the process that finishes, where it put each part as ``places``."""
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.storage import WriteResult
+
+    class Writer(dcp.FileSystemWriter):
+        def finish(self, metadata: "Metadata", results: list[list[WriteResult]]) -> None:
+            # What `dcp.save` returns has them too in torch 2.14, but not in 2.10.
+            self.places = {part.index: part.storage_data for parts in results for part in parts}
+            super().finish(metadata, results)
+
+    return Writer(folder)
+
+
+def _describe(metadata: "Metadata", places: Mapping[Any, Any], split: set[str]) -> dict[str, Any]:
     """Return name -> size, dtype, whether it was split, and its parts: where in the tensor, where in which file."""
     from torch.distributed.checkpoint.metadata import MetadataIndex
 
@@ -156,7 +171,7 @@ def _describe(metadata: "Metadata", split: set[str]) -> dict[str, Any]:
     for name, entry in metadata.state_dict_metadata.items():
         parts = []
         for chunk in entry.chunks:
-            place = metadata.storage_data[MetadataIndex(name, chunk.offsets)]
+            place = places[MetadataIndex(name, chunk.offsets)]
             parts.append([list(chunk.offsets), list(chunk.sizes), place.relative_path, place.offset, place.length])
         dtype = str(entry.properties.dtype).removeprefix("torch.")
         described[name] = {"size": list(entry.size), "dtype": dtype, "split": name in split, "parts": parts}

@@ -103,6 +103,10 @@ def rgb_array(value: Any, name: str, axes: str) -> np.ndarray:
             hint = "; put the channels last, by numpy.moveaxis(x, -3, -1)"
         elif array.dtype != np.uint8:
             hint = "; scale it to 0..255 and convert it, by x.astype(numpy.uint8)"
+        elif array.ndim == len(axes.split(", ")):
+            hint = "; grey levels are put into all channels by numpy.stack([x] * 3, -1)"
+        elif array.ndim == 2 + len(axes.split(", ")):
+            hint = "; several inputs are a list: list(x)"
         raise DataError(f"{name}: {wanted}, not {array.shape} {array.dtype}{hint}")
     return np.require(array, requirements=["C", "W"])
 

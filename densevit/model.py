@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ class DenseModel(BaseModel):
         inference: Config of a callable ``(network, x) -> outputs`` which replaces ``network(x)`` in evaluation,
             such as `SlideInference`.
         precision: "bf16" runs the network under autocast, in training and evaluation; losses stay in fp32.
-            "auto" does so where the device has it in hardware.
+            "auto" does so where the device has it in hardware. Else the network runs as the caller says, in fp32 or
+            under an autocast of its own.
         activation_checkpointing: Keep no activations within blocks of the backbone; compute them again in the
             backward pass. Less memory for about a third more time.
         compile: True, or options of `torch.compile`, compiles the backbone in training and evaluation; weights keep
@@ -80,7 +82,8 @@ class DenseModel(BaseModel):
 
     def network(self, x: Tensor) -> Any:
         """Return the raw outputs of the head for a normalised batch ``(N, C, H, W)``, in the model's precision."""
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.computes_in_bf16(x.device.type)):
+        bf16 = self.computes_in_bf16(x.device.type)
+        with torch.autocast(x.device.type, torch.bfloat16) if bf16 else nullcontext():  # which may be in one already
             return self.parts(x)
 
     def parts(self, x: Tensor) -> Any:

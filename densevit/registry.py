@@ -14,6 +14,13 @@ from mmengine import registry as root
 
 from densevit.errors import ConfigError
 
+# Where a name may be that is not even nearly a registered one.
+YOURS = " If it is yours, name its module in custom_imports."
+ELSEWHERE = {
+    "backbone": ' Models of timm are type="timm", name="resnet50" for instance.',
+    "model": " The model of a config is a DenseModel: docs/coming_from has what it is elsewhere.",
+}
+
 _TASKS = [f"densevit.tasks.{task}" for task in ("classification", "detection", "medical", "segmentation", "video")]
 
 
@@ -31,7 +38,9 @@ class Registry(root.Registry):
         """
         names = self._names()
         if key not in names:
-            raise ConfigError(f"{key!r} is not a registered {self.name}.{suggestion(key, names)}")
+            near = suggestion(key, names)
+            elsewhere = YOURS + ELSEWHERE.get(self.name, "") if near.startswith(" Known") else ""
+            raise ConfigError(f"{key!r} is not a registered {self.name}.{elsewhere}{near}")
         return names[key]
 
     def build(self, cfg: Mapping[str, Any], default_args: Mapping[str, Any] | None = None) -> Any:

@@ -77,6 +77,8 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("predictions"))
     parser.add_argument("--threshold", type=float, default=0.3, help="least score of objects")
     args = parser.parse_args()
+    if len({path.stem for path in args.images}) < len(args.images):
+        raise SystemExit("images share a name, and results would replace each other: give them one folder at a time")
     args.out.mkdir(parents=True, exist_ok=True)
     session = onnxruntime.InferenceSession(args.model, providers=onnxruntime.get_available_providers())
     about = json.loads(session.get_modelmeta().custom_metadata_map["densevit"])

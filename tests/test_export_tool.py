@@ -1,6 +1,7 @@
 """tools/export.py, and the script that runs what it wrote where neither this package nor PyTorch is."""
 
 import json
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -94,6 +95,12 @@ def test_an_exported_classifier_and_a_detector_run_alone(
     printed = run_alone(out, image, "--out", tmp_path / "alone", "--threshold", 0.1)
     assert ("square 0." in printed) or ("disc 0." in printed) or ("ground 0." in printed)
     assert cv2.imread(str(tmp_path / "alone" / f"{image.stem}_picture.jpg")).shape == (64, 80, 3)
+
+
+def test_two_images_of_one_name_are_not_written_over_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [str(RUNNER), "model.onnx", "a/1.jpg", "b/1.png"])
+    with pytest.raises(SystemExit, match="share a name"):
+        runpy.run_path(str(RUNNER), run_name="__main__")
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,15 @@ def sample(height: int, width: int, seed: int, original: tuple[int, int] | None 
     return Sample(Image(image), SegTarget(Mask(mask)), Meta(f"{seed}.png", size, (height, width)))
 
 
+def test_an_autocast_of_the_caller_is_kept() -> None:
+    model, x = build(), torch.randn(1, 3, 64, 64)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        low = model(x)
+        model.precision = "bf16"
+        assert torch.equal(model(x), low)
+    assert not torch.equal(model(x), build()(x))
+
+
 def test_a_prediction_does_not_depend_on_the_rest_of_the_batch() -> None:
     model = build()
     samples = [sample(64, 96, 0), sample(97, 130, 1), sample(64, 96, 2), sample(40, 33, 3)]

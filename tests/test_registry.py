@@ -62,6 +62,13 @@ def test_mmengine_s_wrappers_of_its_own_datasets_are_refused(wrapper: str) -> No
         DATASETS.check({"type": wrapper})
 
 
+def test_an_unknown_name_is_looked_for_elsewhere() -> None:
+    with pytest.raises(ConfigError, match=r"custom_imports\. Models of timm are .*Known: "):
+        BACKBONES.get("TwoPath")
+    with pytest.raises(ConfigError, match="docs/coming_from"):
+        MODELS.get("EncoderDecoder")
+
+
 def test_a_class_without_a_constructor_takes_no_key() -> None:
     class Plain:
         pass

@@ -142,8 +142,8 @@ def compare_grids(first: str | Path, one: VolumeHeader, second: str | Path, othe
     if (shift := np.abs(moved).max()) > MAX_SHIFT:
         raise ContradictionError(
             f"{second} lies {shift:.2g} voxels off {first}: their affines differ. If they belong together voxel by "
-            "voxel, write the labels again with the header of the image, by densevit.data.volume.write_labels; "
-            "else resample one of them to the grid of the other"
+            "voxel, write the labels again with the header of the image, by "
+            "densevit.data.volume.write_labels(ids, image, path); else resample one of them to the grid of the other"
         )
 
 
@@ -159,7 +159,7 @@ def spacing_of(affine: Tensor) -> Tensor:
     return affine[:3, :3].norm(dim=0).float()
 
 
-def write_labels(mask: Tensor, like: VolumeSource, path: str | Path) -> None:
+def write_labels(mask: Tensor | np.ndarray, like: VolumeSource, path: str | Path) -> None:
     """Write ids of classes as NIfTI on the grid of a file or image, whole or not at all.
 
     Orientation, units and type of the voxels are those of that file; the type is uint8 where it cannot hold the ids.
@@ -172,7 +172,7 @@ def write_labels(mask: Tensor, like: VolumeSource, path: str | Path) -> None:
     Raises:
         DataError: ``like`` cannot be read or is of another shape.
     """
-    ids = mask.as_subclass(Tensor).cpu().numpy()
+    ids = np.asarray(torch.as_tensor(mask).as_subclass(Tensor).cpu())
     kind, header, found = _header(like)
     if ids.shape != found.shape:
         raise DataError(f"labels of {_times(ids.shape)} voxels do not fit {_name(like)} of {_times(found.shape)}")

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from densevit import registry
 from densevit.engine.config_bases import find_config, named_bases
 from densevit.engine.config_trust import check_files, check_types
+from densevit.engine.config_values import check_values
 from densevit.errors import ConfigError
 from densevit.registry import Registry, suggestion
 
@@ -152,7 +153,7 @@ def _child(node: Any, part: str, key: str) -> Any:
 
 
 def check_config(cfg: Config) -> None:
-    """Raise `ConfigError` for unknown types, misspelt keys and misspelt sections."""
+    """Raise `ConfigError` for unknown types, misspelt keys and sections, and impossible numbers."""
     check_types(cfg)
     for key in cfg:
         # A name that is no section of a run may be a variable, unless it is nearly one.
@@ -171,6 +172,7 @@ def check_config(cfg: Config) -> None:
     hooks = [h for h in (cfg.get("default_hooks") or {}).values() if h is not None]
     for hook in hooks + _as_list(cfg.get("custom_hooks")):
         _check(registry.HOOKS, hook, apart=("priority",))
+    check_values(cfg)
 
 
 def _check_processes(cfg: Config) -> None:

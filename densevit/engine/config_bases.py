@@ -34,7 +34,8 @@ def find_config(path: Path) -> Path:
     if path.parent != Path() and path.parent.is_dir():
         raise ConfigError(f"no config {path}.{suggestion(path.name, (p.name for p in path.parent.glob('*.py')))}")
     names = [name for name in ours if not name.startswith("_base_/")]
-    near = difflib.get_close_matches(name.removeprefix("configs/"), names, n=3)
+    beside = path.with_suffix(".py")
+    near = [str(beside)] if beside.is_file() else difflib.get_close_matches(name.removeprefix("configs/"), names, n=3)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else f" Those of densevit are in {CONFIGS}"
     raise ConfigError(f"no config {path} (working directory: {Path.cwd()}).{hint}")
 

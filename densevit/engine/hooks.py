@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from mmengine.hooks import Hook
 from torch import Tensor
 
 from densevit.engine.checkpoint_hook import CheckpointHook
+from densevit.engine.manifest import newest_first
 from densevit.engine.progress import ProgressHook
 from densevit.engine.report import ReportHook
 from densevit.engine.sharding import ShardingHook
@@ -58,7 +60,9 @@ class NonFiniteLossHook(Hook):
         losses = {k: v.item() for k, v in (outputs or {}).items() if "loss" in k}
         self.files = ", ".join(sample.meta.path for sample in data_batch or ())
         if not all(map(math.isfinite, losses.values())):
-            raise NonFiniteLossError(f"the loss is not finite at step {runner.iter + 1} ({losses}). {self._way_out()}")
+            raise NonFiniteLossError(
+                f"the loss is not finite at step {runner.iter + 1} ({losses}). {self._way_out(runner)}"
+            )
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         tensors = [*runner.model.named_parameters(), *named_tensors(checkpoint.get("optimizer"), "optimizer")]
@@ -68,13 +72,14 @@ class NonFiniteLossHook(Hook):
         if wrong:
             raise NonFiniteLossError(
                 f"{wrong[0]} is not finite after step {checkpoint['meta']['iter']}, nor are {len(wrong) - 1} other "
-                f"tensors, though the loss was: this is not saved. {self._way_out()}"
+                f"tensors, though the loss was: this is not saved. {self._way_out(runner)}"
             )
 
-    def _way_out(self) -> str:
+    def _way_out(self, runner: Any) -> str:
+        saved = next(iter(newest_first(Path(runner.work_dir))), None)
         return (
             f"Batch: {self.files}. Look at these samples; lower the learning rate or lengthen the warm-up; "
-            "try --no-amp. The last checkpoint is from before: go on with --resume"
+            "try --no-amp. " + (f"{saved} is from before: go on with --resume" if saved else "Nothing is saved yet")
         )
 
 

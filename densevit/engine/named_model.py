@@ -1,5 +1,6 @@
 """A model by the name of a config or of a backbone, with random weights: for what counts and times."""
 
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -19,7 +20,7 @@ def named_model(name: str) -> tuple[nn.Module, Backbone]:
     Raises:
         ConfigError: It is none of these.
     """
-    if not name.endswith(".py") and name not in configs():
+    if not name.endswith(".py") and name not in configs() and not Path(name).with_suffix(".py").is_file():
         backbone: Backbone = BACKBONES.build({"type": name})
         return backbone, backbone
     options = load_config(name).model

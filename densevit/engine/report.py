@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -193,7 +194,7 @@ def _summarise(folder: Path, scalars: Scalars, start: Mapping[str, Any], picture
         *_score_table(scalars),
         "## Run",
         markdown_table(("", ""), list(facts_of(scalars, start))),
-        *(f"![{p.stem}]({p.relative_to(folder).as_posix()})" for p in pictures),
+        *(f"![{p.stem}]({quote(p.relative_to(folder).as_posix())})" for p in pictures),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -43,6 +43,8 @@ ALWAYS = {
     "sharding": {"type": "ShardingHook"},
 }
 
+MMENGINE_HOOKS = {"checkpoint", "logger", "param_scheduler", "runtime_info", "sampler_seed", "timer"}  # its defaults
+
 NEEDED = {"optimizer", "param_schedulers"}  # to resume a checkpoint, and of its meta:
 NEEDED |= {"iter", "epoch", "seed", "schedule", "data_epoch", "data_seen", *Batch._fields}
 
@@ -166,8 +168,9 @@ class Runner(MMEngineRunner):
         return super().build_param_scheduler(lr_scaling.scale_schedule(scheduler, scale))
 
     def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
-        """Add the hooks that no run does without."""
-        super().register_default_hooks({**ALWAYS, **(hooks or {})})
+        """Add the hooks that no run does without, and leave out those that are None, not mmengine's own only."""
+        hooks = {**ALWAYS, **(hooks or {})}
+        super().register_default_hooks({k: v for k, v in hooks.items() if v is not None or k in MMENGINE_HOOKS})
 
     @cached_property
     def stops(self) -> Stops:

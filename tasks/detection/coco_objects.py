@@ -20,6 +20,7 @@ from densevit.tasks.detection.packed import PackedSegmentations, Polygon, Runs
 Dropped = tuple[int, int, str]  # annotation id, image id, reason
 
 LISTED = 20  # dropped annotations that are logged
+MANY = 0.2  # share of boxes over the edge of their image that is no accident
 OVER_EDGE = 1.0  # pixels that a box may reach over the edge of its image without a word
 MIN_SIDE = 1e-3  # pixels of a box; less may be nothing in float32
 MIN_POLYGON = 1e-6  # pixels; a smaller area is that of points on a line
@@ -136,8 +137,13 @@ class ObjectReader:
             lines.append(f"{self._left_out} degenerate polygons are left out of objects that have others")
         if self._clipped:
             lines.append(f"{self._clipped} boxes reach over the edge of their image and are clipped to it")
+        if self._clipped > MANY * len(self.labels):
+            lines.append("  so many: are they x1, y1, x2, y2? COCO wants x, y, width, height")
+        if self._boxes and max(self._boxes) <= 1:
+            lines.append("no box reaches beyond the first pixel: are they shares of the image? COCO wants pixels")
         if lines and is_main_process():
-            MMLogger.get_current_instance().warning("%s: %s", path, "\n".join(lines))
+            # In one text: of two files with the same format, mmengine takes the second for a repeat, and drops it.
+            MMLogger.get_current_instance().warning(f"{path}: " + "\n".join(lines))
 
 
 def pack_polygons(value: Any) -> Any:

@@ -142,6 +142,12 @@ def test_labels_are_written_with_the_header_of_the_image(tmp_path: Path, dtype: 
     assert np.array_equal(np.asarray(after.dataobj), ids.numpy())
 
 
+def test_labels_of_numpy_are_written_too(tmp_path: Path) -> None:
+    like = write(tmp_path / "a.nii", VOXELS.astype(np.int16))
+    write_labels(VOXELS % 7, like, tmp_path / "b.nii")
+    assert np.array_equal(read_labels(tmp_path / "b.nii")[0], VOXELS % 7)
+
+
 def test_ids_that_the_type_of_the_image_cannot_hold_are_uint8(tmp_path: Path) -> None:
     like = write(tmp_path / "a.nii", VOXELS.astype(np.int8))
     write_labels(torch.full(SHAPE, 200, dtype=torch.uint8), like, tmp_path / "b.nii")

@@ -1,5 +1,6 @@
 """A wrong config fails before any data is read."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,30 @@ def test_every_config_is_right(path: Path) -> None:
 def test_a_misspelling_is_named_and_corrected(config: Config, key: str, value: object, message: str) -> None:
     config.merge_from_dict({key: value})
     with pytest.raises(ConfigError, match=message):
+        check_config(config)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train_dataloader.batch_size", 0),
+        ("train_dataloader.batch_size", "four"),
+        ("val_dataloader.batch_size", 2.5),
+        ("train_dataloader.num_workers", -1),
+        ("train_cfg.val_interval", 0),
+        ("train_cfg.max_iters", 0),
+        ("train_cfg.max_iters", True),
+        ("model.head.num_classes", "eleven"),
+        ("model.head.num_classes", None),
+        ("optim_wrapper.optimizer.lr", "abc"),
+        ("optim_wrapper.optimizer.lr", (0, 1)),  # what 0,001 is read as
+        ("optim_wrapper.optimizer.lr", -1),
+        ("optim_wrapper.optimizer.lr", float("nan")),
+    ],
+)
+def test_an_impossible_number_is_named(config: Config, key: str, value: object) -> None:
+    config.merge_from_dict({key: value})
+    with pytest.raises(ConfigError, match=f"{re.escape(key)} is .*, not {re.escape(repr(value))}"):
         check_config(config)
 
 

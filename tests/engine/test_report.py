@@ -339,3 +339,11 @@ def test_a_training_and_its_continuation_leave_one_report(
     assert "RandomCategoryCrop" in page.text  # of the config
     assert len(page.alternatives) == 1 + 1 + 4 + 1 + 4  # curves, confusion; of five samples the worst, the best, spread
     assert (tmp_path / "run" / "curves.png").stat().st_size > 10_000
+
+
+def test_a_run_without_report_and_progress(config: Config, tmp_path: Path) -> None:
+    config.default_hooks.report = config.default_hooks.progress = None
+    config.work_dir = str(tmp_path / "run")
+    Runner.from_cfg(config).train()
+    assert not (tmp_path / "run" / "report.html").exists()
+    assert (tmp_path / "run" / "iter_8.pth").is_file()

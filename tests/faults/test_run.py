@@ -121,7 +121,7 @@ def test_an_optimizer_is_needed_to_resume(config: Config, tmp_path: Path) -> Non
 @pytest.mark.fault("loss that is not finite", "stops, names the files; no such weights are saved")
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_files(config: Config, tmp_path: Path) -> None:
     config.optim_wrapper.optimizer.lr = 1e30
-    with pytest.raises(NonFiniteLossError, match=r"scenes/images/train/\d+\.jpg.*--resume"):
+    with pytest.raises(NonFiniteLossError, match=r"scenes/images/train/\d+\.jpg.*Nothing is saved yet"):
         run(config, tmp_path / "run")
     for name in read_manifest(tmp_path / "run"):
         weights = torch.load(tmp_path / "run" / name, weights_only=True)["state_dict"]

@@ -191,6 +191,23 @@ def test_boxes_are_clipped_and_more_than_a_pixel_is_told(path: Path, warnings: l
     assert "1 boxes reach over the edge of their image and are clipped" in warnings[0]
 
 
+def test_corners_and_shares_in_place_of_x_y_width_height_are_asked_about(path: Path, warnings: list[str]) -> None:
+    read(path, *(annotation(i, bbox=[10, 5, 20 + i, 15]) for i in range(1, 4)))
+    assert "are they x1, y1, x2, y2?" in warnings[0]
+    read(path, annotation(1, bbox=[0.1, 0.2, 0.5, 0.5]))
+    assert "are they shares of the image?" in warnings[1]
+
+
+def test_each_of_two_files_is_told(path: Path, tmp_path: Path) -> None:
+    logger = MMLogger.get_instance("two", log_file=str(tmp_path / "log"))
+    for _ in range(2):
+        read(path, annotation(1), annotation(2, bbox=[0, 0, 0, 5]))
+        path = path.rename(path.with_name("other.json"))
+    for handler in logger.handlers:
+        handler.flush()
+    assert (tmp_path / "log").read_text().count("1 of 2 annotations cannot be used") == 2
+
+
 def test_degenerate_polygons_of_an_object_with_others_are_left_out_and_counted(path: Path, warnings: list[str]) -> None:
     file = read(path, annotation(1, segmentation=[[1, 2], SQUARE, [1, 1, 2, 2, 3, 3]]), masks=True)
     assert file.segmentations is not None

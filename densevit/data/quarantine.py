@@ -91,6 +91,14 @@ class Quarantine:
         return [entry for entry in entries if entry is not None]
 
 
+def listed(path: Path) -> list[dict[str, Any]]:
+    """Return the entries of a list, in order; none if there is no list."""
+    if not path.is_file():
+        return []
+    entries = [_entry(line) for line in path.read_bytes().split(b"\n")]
+    return [entry for entry in entries if entry is not None]
+
+
 def describe(path: str, error: Exception | str, others: Sequence[str] = ()) -> dict[str, Any]:
     """Return what is said of a bad sample: "path", "error", "sha256" and "others", see `Quarantine`."""
     hashes = {other: _sha256(other) for other in others}

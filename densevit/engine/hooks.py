@@ -9,6 +9,7 @@ import torch
 from mmengine.hooks import Hook
 from torch import Tensor
 
+from densevit.engine.bad_samples import BadSamplesHook
 from densevit.engine.checkpoint_hook import CheckpointHook
 from densevit.engine.manifest import newest_first
 from densevit.engine.progress import ProgressHook
@@ -21,6 +22,7 @@ from densevit.seeding import mix_seed
 from densevit.structures import Sample
 
 __all__ = [
+    "BadSamplesHook",
     "BoundedHistoryHook",
     "CheckpointHook",
     "NonFiniteLossHook",

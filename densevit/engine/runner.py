@@ -41,6 +41,7 @@ ALWAYS = {
     "non_finite": {"type": "NonFiniteLossHook"},
     "bounded_history": {"type": "BoundedHistoryHook"},
     "sharding": {"type": "ShardingHook"},
+    "bad_samples": {"type": "BadSamplesHook"},
 }
 
 MMENGINE_HOOKS = {"checkpoint", "logger", "param_scheduler", "runtime_info", "sampler_seed", "timer"}  # its defaults

@@ -32,6 +32,7 @@ class Accuracy(BaseMetric):
     """
 
     score_name = "probability of the truth"  # of batch_scores
+    rising: tuple[str, ...]  # the names of scores of which more is better
     default_prefix = "classification"  # quiets mmengine, which wants one; `evaluate` names the results without it
 
     def __init__(self, topk: Sequence[int] = (1, 5)) -> None:
@@ -39,6 +40,7 @@ class Accuracy(BaseMetric):
         if not all(isinstance(k, int) and k > 0 for k in topk):
             raise ConfigError(f"Accuracy: topk must be numbers of classes such as (1, 5), not {topk!r}")
         self.topk = tuple(topk)
+        self.rising = (*(f"top{k}" for k in topk), "mAcc")
         self.counts: dict[str, Tensor] | None = None
         self.confusion: Tensor | None = None
         self.batch_scores: list[float] = []

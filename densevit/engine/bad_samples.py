@@ -1,4 +1,4 @@
-"""Telling of samples that could not be read."""
+"""Telling of samples that could not be read in training; evaluations tell how many they score."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from densevit.registry import HOOKS
 
 @HOOKS.register_module()
 class BadSamplesHook(Hook):
-    """Warn of samples that were replaced or left out since the start, after each validation, a training and a test.
+    """Warn of samples that others took the place of in training, after each validation and at the end.
 
     They are met, and listed, by workers, which are not heard.
     """
@@ -21,26 +21,23 @@ class BadSamplesHook(Hook):
     def __init__(self) -> None:
         self.told = 0
 
-    def before_run(self, runner: Any) -> None:
-        self.told = len(listed(Path(runner.work_dir) / QUARANTINE))
+    def before_train(self, runner: Any) -> None:
+        self.told = len(_replaced(runner))
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        self._tell(runner)
-
-    def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        self._tell(runner)
-
-    def after_train(self, runner: Any) -> None:
-        self._tell(runner)
+        if runner.iter:
+            self.after_train(runner)
 
     @master_only
-    def _tell(self, runner: Any) -> None:
-        path = Path(runner.work_dir) / QUARANTINE
-        entries = listed(path)[self.told :]
-        if entries:
-            self.told += len(entries)
-            replaced = sum(entry["training"] for entry in entries)
+    def after_train(self, runner: Any) -> None:
+        entries = _replaced(runner)
+        if len(entries) > self.told:
             runner.logger.warning(
-                f"samples that cannot be read: {replaced} replaced in training, {len(entries) - replaced} left out of "
-                f"an evaluation, as {path} says; the last one: {entries[-1]['error']}"
+                f"{len(entries) - self.told} samples cannot be read, and others take their places in training, as "
+                f"bad_samples.jsonl says; the last one: {entries[-1]['error']}"
             )
+        self.told = len(entries)
+
+
+def _replaced(runner: Any) -> list[dict[str, Any]]:
+    return [entry for entry in listed(Path(runner.work_dir) / QUARANTINE) if entry["training"]]

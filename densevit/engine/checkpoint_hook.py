@@ -3,6 +3,7 @@
 mmengine's hook deletes the old file before it writes the new one, so that a full disk can cost both.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,9 @@ class CheckpointHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         self._saved = runner.iter
+        metrics = runner.val_loop.evaluator.metrics if runner.val_loop is not None else []
+        if metrics and all(hasattr(metric, "rising") for metric in metrics):  # else the first validation tells names
+            self._check_best({name for metric in metrics for name in metric.rising})
 
     def before_stop(self, runner: Any) -> None:
         """Save a run that ends early, unless its step is saved already."""
@@ -66,13 +70,17 @@ class CheckpointHook(Hook):
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         if self.save_best is None or metrics is None or runner.iter == 0:
             return
-        if self.save_best not in metrics:
-            raise ConfigError(f"save_best={self.save_best!r} is not a metric.{suggestion(self.save_best, metrics)}")
+        self._check_best(metrics)
         name, score = f"best_{self.save_best}.pth", metrics[self.save_best]
         manifest = read_manifest(Path(runner.work_dir))
         both = (manifest.get(key, {}) for key in (name, name.removesuffix(".pth")))  # a file, or a split model's folder
         if score > max(entry.get("score", float("-inf")) for entry in both):
             runner.save_checkpoint(name, runner.iter, runner.epoch, score=score)
+
+    def _check_best(self, names: Collection[str]) -> None:
+        if self.save_best is not None and self.save_best not in names:
+            near = suggestion(self.save_best, names)
+            raise ConfigError(f"save_best={self.save_best!r} is not a metric of which more is better.{near}")
 
     def _save(self, runner: Any, name: str, step: int, epoch: int) -> None:
         self.due = ""

@@ -50,6 +50,7 @@ class VolumeDice(BaseMetric):
     """
 
     score_name = "mean Dice"  # of batch_scores
+    rising = ("mDice",)
     default_prefix = "medical"  # quiets mmengine, which wants one; `evaluate` names the means without it
 
     def __init__(self, distances: bool = True) -> None:

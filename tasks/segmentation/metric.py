@@ -27,6 +27,7 @@ class MeanIoU(BaseMetric):
     """
 
     score_name = "mean IoU"  # of batch_scores
+    rising = ("mIoU", "mAcc", "aAcc", "mDice")
     default_prefix = "segmentation"  # quiets mmengine, which wants one; `evaluate` names the means without it
 
     def __init__(self, ignore_index: int = 255) -> None:

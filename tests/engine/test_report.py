@@ -24,7 +24,7 @@ from densevit.engine.html_page import sections_of
 from densevit.engine.report import ReportHook
 from densevit.engine.run_summary import scores_of
 from densevit.engine.runner import Runner
-from densevit.errors import DataError
+from densevit.errors import ConfigError, DataError
 from densevit.structures import Meta, Sample, SegTarget
 
 
@@ -347,3 +347,12 @@ def test_a_run_without_report_and_progress(config: Config, tmp_path: Path) -> No
     Runner.from_cfg(config).train()
     assert not (tmp_path / "run" / "report.html").exists()
     assert (tmp_path / "run" / "iter_8.pth").is_file()
+
+
+@pytest.mark.parametrize("name", ["miou", "loss"])
+def test_a_wrong_best_metric_is_told_before_the_first_step(config: Config, tmp_path: Path, name: str) -> None:
+    config.default_hooks.checkpoint.save_best = name
+    config.work_dir = str(tmp_path / "run")
+    with pytest.raises(ConfigError, match=f"save_best='{name}' is not a metric of which more is better.*mIoU"):
+        Runner.from_cfg(config).train()
+    assert not list((tmp_path / "run").glob("*.pth"))

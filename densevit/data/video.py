@@ -18,7 +18,17 @@ import torch
 from torchvision import tv_tensors
 
 from densevit.data.naming import naming
-from densevit.data.video_packets import VideoIndex, VideoInfo, decode, frames_per_second, open_video, read_index
+from densevit.data.video_packets import (
+    VideoIndex,
+    VideoInfo,
+    decode,
+    frames_per_second,
+    has_frame_per_packet,
+    open_video,
+    read_index,
+    read_times,
+    tells_rate,
+)
 from densevit.errors import ConfigError
 
 FIRST = os.environ.get("DENSEVIT_DECODER", "pyav")
@@ -68,8 +78,9 @@ def read_clip(path: str | Path | np.ndarray, choose: Choose, short_side: int | N
 def video_info(path: str | Path | np.ndarray) -> VideoInfo:
     """Return what the header of a video says, frames as they are stored.
 
-    The number of frames may be an estimate, or 0 if the header does not tell; for `read_clip` they are counted. Frames
-    in memory, ``(T, H, W, 3)``, have no rate: it is 0.
+    Where it has no number of frames, as in Matroska, or no rate that may be true, packets are read, but not decoded.
+    The number of frames may still be an estimate, or 0, in formats whose packets are no frames; for `read_clip` they
+    are counted. Frames in memory, ``(T, H, W, 3)``, have no rate: it is 0.
 
     Raises:
         DataError: The file is missing or holds no video.
@@ -77,7 +88,10 @@ def video_info(path: str | Path | np.ndarray) -> VideoInfo:
     if isinstance(path, np.ndarray):
         return VideoInfo(len(path), 0.0, *path.shape[1:3])
     with naming(path, DECODER_ERRORS, _describe), open_video(path) as (container, stream):
-        fps, frames = frames_per_second(stream), stream.frames
+        times = [] if tells_rate(stream) else read_times(container, stream)
+        fps, frames = frames_per_second(stream, times), stream.frames
+        if not frames and has_frame_per_packet(container, stream):
+            frames = len(times)
         if not frames and stream.duration and stream.time_base:
             frames = round(float(stream.duration * stream.time_base) * fps)
         elif not frames and container.duration:

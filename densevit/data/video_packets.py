@@ -6,7 +6,7 @@ where to decode a frame. A container's own seeking is not used, as it finds fram
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from densevit.errors import DataError
 
 HELD = 64 * 2**20  # bytes of packets that are held for decoding
 SHORTEST = 0.9  # share of what a header promises; with less a file counts as truncated
+ROUNDED = 0.95  # share of a rate that times may be off, which Matroska rounds to milliseconds
 PICTURES = ("image2", "_pipe")  # ends of formats
 TIMED_FORMATS = ("mov", "matroska")  # that tell the time of every packet
 # Notes in another encoding are no reason to refuse a file; from 19 on PyAV is lenient by itself, without the option.
@@ -108,10 +109,56 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
         yield container, streams[0]
 
 
-def frames_per_second(stream: VideoStream) -> float:
-    """Return the mean rate or, where it is nonsense because the times of frames are, the one that the codec tells."""
+def tells_rate(stream: VideoStream) -> bool:
+    """Say whether a header has the number of frames, and a mean rate that is not far from what the codec tells."""
+    return stream.frames > 0 and _rates_agree(stream)
+
+
+def has_frame_per_packet(container: InputContainer, stream: VideoStream) -> bool:
+    """Say whether a packet of this format and codec is a frame."""
+    return container.format.name.startswith(TIMED_FORMATS) and stream.codec_context.codec.canonical_name in TIMED_CODECS
+
+
+def read_times(container: InputContainer, stream: VideoStream) -> list[int | None]:
+    """Return when the packets of an opened file are shown, in ticks, those before damage if there is some."""
+    times: list[int | None] = []
+    # Who reads the frames is told of damage, and bears a little at the end.
+    with suppress(av.FFmpegError):
+        times.extend(packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard)
+    return times
+
+
+def frames_per_second(stream: VideoStream, times: Sequence[int | None] = ()) -> float:
+    """Return the mean rate of frames that are shown at ``times``, in ticks; needed unless the header `tells_rate`.
+
+    Headers of Matroska have a nominal rate, which variable ones do not keep. Where times do not grow, the mean of a
+    header is nonsense and the rate is the one that the codec tells; of variable ones, that is one of the shortest step.
+    """
     average, guessed = float(stream.average_rate or 0), float(stream.guessed_rate or 0)
-    return average if not guessed or 0.5 <= average / guessed <= 2 else guessed
+    measured = 0.0 if tells_rate(stream) else _measured_rate(times, float(stream.time_base or 0))
+    if measured and not ROUNDED * measured <= average <= measured / ROUNDED:
+        return measured
+    return average if measured or _rates_agree(stream) else guessed
+
+
+def _rates_agree(stream: VideoStream) -> bool:
+    average, guessed = float(stream.average_rate or 0), float(stream.guessed_rate or 0)
+    return not guessed or 0.5 <= average / guessed <= 2
+
+
+def _measured_rate(times: Sequence[int | None], tick: float) -> float:
+    """Return frames per second; 0 where times are missing or do not grow."""
+    steps = np.diff(np.sort([time for time in times if time is not None]))
+    if len(steps) + 1 < len(times) or not len(steps) or steps.min() <= 0:
+        return 0.0
+    if len(steps) > 1 and steps.max() > steps.sum() / 2:  # a pause of the recording
+        steps = np.delete(steps, steps.argmax())
+    return len(steps) / (float(steps.sum()) * tick) if tick else 0.0
+
+
+def end_of(packet: av.Packet) -> float:
+    """Return the second at which a packet is no more shown or heard; 0 if it has no time."""
+    return 0.0 if packet.pts is None else float((packet.pts + (packet.duration or 0)) * packet.time_base)
 
 
 def read_index(path: str | Path, container: InputContainer, stream: VideoStream) -> VideoIndex:
@@ -124,13 +171,12 @@ def read_index(path: str | Path, container: InputContainer, stream: VideoStream)
     end, packets = 0.0, _Packets(stream)
     whole = "matroska" in container.format.name  # tells no number of frames, but how long all streams are
     for packet in container.demux() if whole else container.demux(stream):
-        if packet.pts is not None:
-            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        end = max(end, end_of(packet))
         if packet.stream_index == stream.index:
             packets.add(packet)
-    _refuse_truncated(path, len(packets.times), stream.frames, "frames")
+    refuse_truncated(path, len(packets.times), stream.frames, "frames")
     if whole and container.duration:
-        _refuse_truncated(path, end, container.duration / av.time_base, "s")
+        refuse_truncated(path, end, container.duration / av.time_base, "s")
     first = next(_all_frames(path, packets.held), None)
     if first is None:
         raise DataError(f"{path}: no frame can be decoded; replace or remove the file")
@@ -196,6 +242,7 @@ class _Packets:
         height, width = (first.width, first.height) if turns % 2 else (first.height, first.width)
         shown, keys, times = np.array(self.shown, dtype=np.int64), np.array(self.keys, dtype=np.int64), None
         codec, closed = self.stream.codec_context.codec.canonical_name, False
+        times_shown = [self.times[place] for place in self.shown]
         if self._tell_frames(codec, container):
             times = np.array(self.times, dtype=np.int64)
             shown = shown[np.argsort(times[shown])]
@@ -204,7 +251,7 @@ class _Packets:
             overtaken = times < times[np.maximum.accumulate(last_key)]
             closed = self.closed and len(shown) == len(times) and not overtaken.any()
         return VideoIndex(
-            VideoInfo(len(shown), frames_per_second(self.stream), height, width),
+            VideoInfo(len(shown), frames_per_second(self.stream, times_shown), height, width),
             codec,
             turns,
             max(part.bits for part in first.format.components),
@@ -242,7 +289,8 @@ def _starts_afresh(packet: av.Packet, context: VideoCodecContext) -> bool:
     return False
 
 
-def _refuse_truncated(path: str | Path, found: float, promised: float, unit: str) -> None:
+def refuse_truncated(path: str | Path, found: float, promised: float, unit: str) -> None:
+    """Raise a `DataError` if there is clearly less than a header promises."""
     if found < SHORTEST * promised:
         raise DataError(f"{path}: truncated, {found:.6g} of {promised:.6g} {unit}; replace or remove the file")
 
@@ -290,7 +338,7 @@ def _by_order(path: str | Path, index: VideoIndex, wanted: set[int]) -> Iterator
             yield number, frame
         if number >= max(wanted):
             return
-    _refuse_truncated(path, number + 1, max(wanted) + 1, "frames")
+    refuse_truncated(path, number + 1, max(wanted) + 1, "frames")
     if frame is not None:
         yield from ((n, frame) for n in wanted if n > number)
 

@@ -11,6 +11,8 @@ import pytest
 
 VP9 = dict(codec="libvpx-vp9", options={"cpu-used": "8", "deadline": "realtime", "g": "20"})
 TIMES = np.cumsum(np.random.default_rng(0).integers(10, 80, 200))
+STEPS = np.random.default_rng(1).choice([10, 20, 30, 200], 60, p=[0.4, 0.3, 0.1, 0.2])
+UNEVEN: dict[str, Any] = dict(count=60, times=lambda n: int(STEPS[1 : n + 1].sum()))  # 16.5 frames in a second
 FILES: dict[str, dict[str, Any]] = {
     "gop250.mp4": dict(options={"g": "250"}),
     "gop12.mp4": dict(options={"g": "12"}),
@@ -35,6 +37,9 @@ FILES: dict[str, dict[str, Any]] = {
     "av1.mp4": dict(count=40, codec="libsvtav1", options={"preset": "13", "g": "16", "svtav1-params": "lookahead=0"}),
     "a.mkv": dict(options={"g": "20"}),
     "variable.mkv": dict(times=lambda n: int(TIMES[n]), options={"g": "20"}),
+    "uneven.mp4": UNEVEN,
+    "uneven.mkv": UNEVEN,
+    "uneven.webm": VP9 | UNEVEN,
     "vp9.webm": VP9,
     "odd.webm": dict(VP9, height=67, width=101),
     "vp8.webm": dict(codec="libvpx", options={"cpu-used": "8", "deadline": "realtime", "auto-alt-ref": "1"}),

@@ -1,18 +1,21 @@
 """Videos frame by frame, and in windows: which frames there are, and how few are kept."""
 
+import re
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import torch
 
 from densevit.data.frame_windows import count_windows, frame_windows
-from densevit.data.video import read_clip
+from densevit.data.video import read_clip, video_info
 from densevit.data.video_stream import stream_frames
 from densevit.data.video_writing import write_video
 from densevit.errors import DataError
+from densevit.tasks.video.sliding import SlidingWindows
 
 
 def frames(count: int) -> Iterator[np.ndarray]:
@@ -135,6 +138,40 @@ def test_a_stream_of_fewer_frames_than_promised_is_an_error(video: Path) -> None
 
 def test_a_file_that_tells_no_number_of_frames_is_read_to_its_end(video: Path) -> None:
     assert 20 <= len(list(stream_frames(cut(video, 30)))) <= 30
+
+
+@pytest.mark.parametrize("name", ["uneven.mp4", "uneven.mkv", "uneven.webm", "variable.mkv", "fragments.mp4", "a.ts"])
+def test_a_whole_video_is_read_to_its_end_whatever_its_rate_or_format(
+    numbered: Callable[[str], Path], frames_of: Callable[[Path], np.ndarray], name: str
+) -> None:
+    path = numbered(name)
+    assert len(list(stream_frames(path))) == len(frames_of(path)) == video_info(path).frames
+
+
+def test_sound_may_go_on_after_the_last_frame(tmp_path: Path, write_numbered: Callable[..., Path]) -> None:
+    assert len(list(stream_frames(write_numbered(tmp_path / "a.mkv", count=30, sound=6)))) == 30
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "uneven.mkv", "uneven.webm", "vp8.webm", "a.avi"])
+def test_a_truncated_video_is_no_stream(
+    numbered: Callable[[str], Path], write_numbered: Callable[..., Path], tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    whole = (write_numbered(path, codec="mpeg4") if name == "a.avi" else numbered(name)).read_bytes()
+    for share in (0.3, 0.6, 0.8):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(DataError, match=rf"{re.escape(name)}: .*replace or remove the file"):
+            list(stream_frames(path))
+
+
+@pytest.mark.parametrize("name", ["uneven.mp4", "uneven.mkv"])
+def test_windows_of_a_variable_video_end_when_it_does(numbered: Callable[[str], Path], name: str) -> None:
+    windows = SlidingWindows({"sampling": dict(type="SegmentSampling", frames=2)}, window=1.0)
+    done: list[float] = []
+    timeline = windows.predict(numbered(name), lambda clips: [torch.zeros(2)] * len(clips), 4, done.append)
+    assert timeline.times[-1, 1] == pytest.approx(3.6, abs=0.1)  # seconds
+    assert timeline.times[0, 1] == pytest.approx(1, abs=0.05)
+    assert sum(done) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

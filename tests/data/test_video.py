@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -153,3 +154,20 @@ def test_the_header_tells_frames_and_rate(numbered: Numbered, name: str, fps: fl
     assert info.fps == pytest.approx(fps)
     if name != "gap.mp4":
         assert info.frames == 80
+
+
+@pytest.mark.parametrize("name", ["uneven.mp4", "uneven.mkv", "uneven.webm"])
+def test_the_rate_of_a_variable_video_is_its_frames_by_the_time_they_take(numbered: Numbered, name: str) -> None:
+    with av.open(str(numbered(name))) as file:
+        times = [float(packet.pts * packet.time_base) for packet in file.demux(video=0) if packet.size]
+    rate = (len(times) - 1) / (max(times) - min(times))
+    seen = [video_info(numbered(name))]
+    read_clip(numbered(name), lambda info: seen.append(info) or [0])
+    for info in seen:
+        assert info.frames == len(times) == 60
+        assert info.fps == pytest.approx(rate, rel=0.02)
+
+
+def test_a_pause_of_a_recording_is_not_in_its_rate(tmp_path: Path, write_numbered: Callable[..., Path]) -> None:
+    paused = write_numbered(tmp_path / "paused.mkv", times=lambda n: 50 * n + 9000 * (n > 30))
+    assert video_info(paused).fps == pytest.approx(20)

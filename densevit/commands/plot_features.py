@@ -25,6 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     cfg = config_from(args)
 
+    from densevit.data.font import boxes_for_missing_letters
     from densevit.engine.feature_plot import draw, map_features
     from densevit.tables import Cell, table
 
@@ -32,7 +33,8 @@ def main(args: argparse.Namespace) -> None:
     name = {"tsne": "t-SNE", "pca": "principal components"}[args.method]
     title = f"{name} of {cfg.model.backbone.type}, {args.split}"
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    draw(found, title).savefig(args.out)
+    with boxes_for_missing_letters():
+        draw(found, title).savefig(args.out)
     found.save(args.out.with_suffix(".npz"))
     rows: list[tuple[str, Cell]] = [("samples", len(found.points)), ("features of each", found.features.shape[1])]
     rows += [("classes", len(set(found.labels.tolist()) - {-1}))]

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from densevit.data.font import font
 from densevit.data.prediction import Palette
 from densevit.data.prediction_files import exact, read_json, write_json
 from densevit.structures import ClassTarget
@@ -91,14 +92,14 @@ def draw_bars(bars: Sequence[Bar], full: int = BAR_WIDTH, scale: float = 1.0, wi
         width: Pixels of the picture, where it is not as wide as bars and texts; longer texts are cut off.
     """
     full, row, margin, size = (round(scale * n) for n in (full, ROW, MARGIN, FONT_SIZE))
-    font = ImageFont.load_default(size)
-    width = width or max(full, *(int(font.getlength(text)) + 1 for text, _, _ in bars)) + 2 * margin
+    letters = font(size)
+    width = width or max(full, *(int(letters.getlength(text)) + 1 for text, _, _ in bars)) + 2 * margin
     full = min(full, width - 2 * margin)
     canvas = Image.new("RGB", (width, len(bars) * row + 2 * margin), "white")
     draw = ImageDraw.Draw(canvas)
     for i, (text, colour, score) in enumerate(bars):
         top = margin + i * row
-        draw.text((margin, top - 2), text, fill="black", font=font)
+        draw.text((margin, top - 2), text, fill="black", font=letters)
         above, height = top + size + round(3 * scale), round(BAR_HEIGHT * scale)
         draw.rectangle((margin, above, margin + full, above + height), fill=(235, 235, 235))
         draw.rectangle((margin, above, margin + max(1, round(full * score)), above + height), fill=colour)

@@ -3,8 +3,10 @@
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
+
+from densevit.data.font import font
 
 FRAMES, COLUMNS, HEIGHT = 8, 4, 120
 HEAT_SHARE = 0.55  # of the colour of a cell; the rest is the frame in grey
@@ -40,14 +42,14 @@ def heat_sheet(clip: Tensor, seen: Tensor, heat: Tensor, caption: str) -> np.nda
 
 def _captions(text: str, width: int) -> np.ndarray:
     """Return a text on white, in as many lines as it needs."""
-    font = ImageFont.load_default(FONT_SIZE)
+    letters = font(FONT_SIZE)
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".lstrip()
-        lines = [*lines[:-1], longer] if font.getlength(longer) <= width - 8 else [*lines, word]
+        lines = [*lines[:-1], longer] if letters.getlength(longer) <= width - 8 else [*lines, word]
     canvas = Image.new("RGB", (width, CAPTION * len(lines)), "white")
     for i, line in enumerate(lines):
-        ImageDraw.Draw(canvas).text((4, CAPTION * i + 3), line, fill="black", font=font)
+        ImageDraw.Draw(canvas).text((4, CAPTION * i + 3), line, fill="black", font=letters)
     return np.asarray(canvas)
 
 

@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
+
+from densevit.data.font import font
 
 COLUMNS, LONGEST = 4, 180  # slices in a row; pixels of the longest edge of the volume
 CAPTION, GAP, FONT_SIZE = 18, 4, 12
@@ -53,9 +55,9 @@ def plane_sheet(volume: Tensor, spacing: Sequence[float], slices: Slices | None 
         shrinks = pixels.shape[0] > cell.height
         _paste(canvas, cell, np.rint(255 * pixels), cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     picture = Image.fromarray(canvas).convert("RGB")
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(FONT_SIZE)
+    draw = ImageDraw.Draw(picture)
     for top, text in layout.captions:
-        draw.text((GAP, top + 2), text, fill="white", font=font)
+        draw.text((GAP, top + 2), text, fill="white", font=font(FONT_SIZE))
     return np.asarray(picture)
 
 
@@ -104,7 +106,7 @@ def _lay_out(shape: Sequence[int], spacing: Sequence[float], slices: Slices | No
         top += CAPTION
         lefts = [GAP + i * (right + GAP) for i in range(len(chosen[axis]))]
         cells += [_Cell(axis, k, top, left, up, right) for k, left in zip(chosen[axis], lefts, strict=True)]
-        caption = ImageFont.load_default(FONT_SIZE).getlength(text)
+        caption = font(FONT_SIZE).getlength(text)
         width = max(width, lefts[-1] + right + GAP, int(caption) + 2 * GAP)
         top += up + GAP
     return _Layout(top, width, cells, captions)

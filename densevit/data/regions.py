@@ -4,11 +4,13 @@ from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from densevit.data.font import font
 
 OPACITY = 0.4  # at which outlines hide what is below
 FONT_SIZE = 13
-ROOM = 0.54  # from the middle of a number to the outline of its region, in sizes of the font
+ROOM = 0.54  # from the middle of a number to the outline of its region, in sizes of the font; long ones need more
 
 
 def paint_regions(
@@ -41,10 +43,11 @@ def paint_regions(
     colours[: len(palette)] = palette
     mixed = (1 - share) * image + share * colours[np.where(inside, ids, 0)]
     picture = Image.fromarray(np.rint(mixed).astype(np.uint8))
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(font_size)
+    draw, digits = ImageDraw.Draw(picture), font(font_size)
     for i in shown if opacity else ():
-        for place in _places(ids == i, ROOM * font_size):
-            draw.text(place, str(i), fill="white", font=font, anchor="mm", stroke_width=2, stroke_fill="black")
+        room = max(ROOM * font_size, digits.getlength(str(i)) / 2)
+        for place in _places(ids == i, room):
+            draw.text(place, str(i), fill="white", font=digits, anchor="mm", stroke_width=2, stroke_fill="black")
     return np.asarray(picture)
 
 

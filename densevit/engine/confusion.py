@@ -11,6 +11,8 @@ from matplotlib.ticker import PercentFormatter
 from mmengine import dist
 from torch import Tensor
 
+from densevit.data.font import boxes_for_missing_letters
+
 NAMED, NUMBERED = 50, 20  # up to how many classes the axes bear names, and the cells percentages
 
 
@@ -55,5 +57,6 @@ def draw_confusion(matrix: Tensor, classes: Sequence[str]) -> np.ndarray:
             if share >= 0.005:
                 colour = "white" if share > 0.4 else "black"
                 axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=8)
-    canvas.draw()
+    with boxes_for_missing_letters():
+        canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from densevit.data.font import font
 from densevit.data.legend import with_legend
 from densevit.data.prediction import Palette
 from densevit.tasks.detection.masks import RLE, decode
@@ -98,24 +99,25 @@ def _write_names(
     """Write the names that have room, those of the best scores first; return whether all had."""
     if len(objects) > MAX_NAMED:
         return False
-    font = ImageFont.load_default(float(np.clip(min(size) / 32, 10, 20)))
+    letters = font(float(np.clip(min(size) / 32, 10, 20)))
     taken: list[Box] = []
     for each in sorted(objects, key=lambda each: -1 if each.score is None else -each.score):
         text = classes[each.label] + ("" if each.score is None else f" {each.score:.2f}")
-        place = _place(draw.textbbox((0, 0), text, font=font), each.box, size, taken)
+        extent = draw.textbbox((0, 0), text, font=letters)
+        place = _place(extent, each.box, size, taken)
         if place is None:
             continue
         taken.append(place)
         colour = tuple(palette[each.label])
         draw.rectangle(place, fill=colour)
         ink = "black" if np.dot(colour, (0.299, 0.587, 0.114)) > 140 else "white"
-        draw.text((place[0] + 2, place[1] + 1), text, fill=ink, font=font)
+        draw.text((place[0] + 2, place[1] + 1 - _rise(extent)), text, fill=ink, font=letters)
     return len(taken) == len(objects)
 
 
 def _place(text: Box, box: Box, size: tuple[int, int], taken: Sequence[Box]) -> Box | None:
     """Return where a text fits: above its box, in a corner of it or below; None if nowhere."""
-    width, height = int(text[2]) + 4, int(text[3]) + 3
+    width, height = int(text[2]) + 4, int(text[3] - _rise(text)) + 3
     x1, y1, x2, y2 = box
     if width * height > MAX_TEXT * (x2 - x1) * (y2 - y1) or width > size[0] or height > size[1]:
         return None
@@ -126,6 +128,11 @@ def _place(text: Box, box: Box, size: tuple[int, int], taken: Sequence[Box]) -> 
         if not any(_overlap(place, other) for other in taken):
             return place
     return None
+
+
+def _rise(text: Box) -> float:
+    """Return how far a text rises above its line, not positive: capitals with two accents do."""
+    return min(0, text[1])
 
 
 def _overlap(a: Box, b: Box) -> bool:

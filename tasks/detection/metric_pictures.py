@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from densevit.data.font import boxes_for_missing_letters
 from densevit.palette import LINES
 from densevit.tasks.detection.coco_eval import ImageRecord
 from densevit.tasks.detection.prediction import MIN_SCORE
@@ -92,5 +93,6 @@ def draw_curves(precision: np.ndarray, classes: Sequence[str], iou_type: str) ->
     axes.set_title(f"{iou_type}: precision over recall at IoU 0.50{shown}", fontsize=11)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), title="average precision")
-    canvas.draw()
+    with boxes_for_missing_letters():
+        canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

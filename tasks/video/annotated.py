@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import ImageFont
 
 from densevit.data.class_prediction import BAR_WIDTH, FONT_SIZE, MARGIN, ClassPrediction, bars_of, draw_bars, shortened
+from densevit.data.font import font
 from densevit.data.prediction import Palette
 from densevit.data.video import video_info
 from densevit.data.video_stream import stream_frames
@@ -77,8 +77,8 @@ class Layout:
         names = [shortened(name) for name in classes]
         self.bars = [bars_of(prediction, names, palette) for prediction in predictions]
         self.scale = max(1.0, self.height / LEGIBLE)
-        font = ImageFont.load_default(round(FONT_SIZE * self.scale))
-        longest = max(font.getlength(text) for bars in self.bars for text, _, _ in bars)
+        letters = font(round(FONT_SIZE * self.scale))
+        longest = max(letters.getlength(text) for bars in self.bars for text, _, _ in bars)
         full = BAR_WIDTH * self.scale
         self.panel = round(max(longest, full) + 2 * MARGIN * self.scale)
         self.current, self.canvas = -1, np.empty(0, np.uint8)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from densevit.data.class_prediction import ClassPrediction, shortened
+from densevit.data.font import boxes_for_missing_letters
 from densevit.data.prediction import Palette
 from densevit.data.prediction_files import exact, write_json
 from densevit.tables import table
@@ -124,7 +125,8 @@ class Timeline:
         curves.set_ylabel("probability")
         kind = "top classes" if len(shown) < self.scores.shape[1] else "classes"
         curves.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), title=kind, alignment="left", frameon=False)
-        canvas.draw()
+        with boxes_for_missing_letters():
+            canvas.draw()
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
     def _shown(self) -> list[int]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from densevit.data.font import font
 from densevit.engine.sample_gallery import SampleGallery, Shown, merge
 from densevit.structures import Meta, Sample
 
@@ -71,7 +72,8 @@ def test_samples_without_a_score_are_shown_only_if_they_are_spread() -> None:
     assert shown["spread"][0].file_name == "00002_2.png"
     picture = np.asarray(Image.open(io.BytesIO(shown["spread"][0].picture)))
     assert (picture[24:28, 8:14] == 2).all()
-    assert picture.shape == (24 + 4 + 8, 2 * 6 + 3 * 8, 3)
+    widths = [int(font(14).getlength(caption)) + 1 for caption in ("input", "prediction")]  # samples are narrower
+    assert picture.shape == (24 + 4 + 8, sum(widths) + 3 * 8, 3)
 
 
 @pytest.mark.slow

@@ -2,8 +2,9 @@
 
 import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from densevit.data.font import font
 from densevit.data.plane_sheet import intensity_window
 from densevit.data.regions import paint_regions
 from densevit.data.volume import volume_header
@@ -88,7 +89,7 @@ class VolumeView:
 
 def _with_sides(picture: np.ndarray, across: tuple[str, str], up: tuple[str, str]) -> np.ndarray:
     canvas = Image.fromarray(picture)
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(FONT_SIZE)
+    draw = ImageDraw.Draw(canvas)
     width, height = canvas.size
     places = (
         (across[0], (4, height / 2), "lm"),
@@ -97,5 +98,5 @@ def _with_sides(picture: np.ndarray, across: tuple[str, str], up: tuple[str, str
         (up[1], (width / 2, 4), "mt"),
     )
     for text, place, anchor in places:
-        draw.text(place, text, fill="white", font=font, anchor=anchor, stroke_width=2, stroke_fill="black")
+        draw.text(place, text, fill="white", font=font(FONT_SIZE), anchor=anchor, stroke_width=2, stroke_fill="black")
     return np.asarray(canvas)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
@@ -352,10 +353,13 @@ class Runner(MMEngineRunner):
     def _fast_forward_schedule(self) -> None:
         """Step the schedulers, which start at step 0, to where the run is."""
         steps_per_epoch = len(self.train_loop.dataloader)
-        for step in range(1, self.iter + 1):
-            for scheduler in self.param_schedulers or ():
-                if not scheduler.by_epoch or (step % steps_per_epoch == 0 and step // steps_per_epoch <= self.epoch):
-                    scheduler.step()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected call of")  # no optimizer has stepped yet, as is meant
+            for step in range(1, self.iter + 1):
+                for scheduler in self.param_schedulers or ():
+                    ends = step % steps_per_epoch == 0 and step // steps_per_epoch <= self.epoch
+                    if ends or not scheduler.by_epoch:
+                        scheduler.step()
 
     def _guard_work_dir(self) -> None:
         """Refuse to mix two runs in one folder; clear and mend what a killed process left half-written."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from densevit.contract import build_backbone
 from densevit.engine.complexity import complexity
 from densevit.errors import ConfigError
 from densevit.features import Backbone
@@ -28,7 +29,7 @@ _INPUTS = {2: "images", 3: "clips or volumes"}
 
 def create_backbone(name: str, /, **options: Any) -> Backbone:
     """Build a backbone by the name of its variant, such as "mit_b0"; ``options`` override its arguments."""
-    return BACKBONES.build({"type": name, **options})
+    return build_backbone({"type": name, **options})
 
 
 def create_model(
@@ -47,7 +48,7 @@ def create_model(
         task: What the head predicts: "classification", "segmentation", "detection", "instance_segmentation", "video",
             the classes of clips, or "medical", those of the voxels of volumes. Backbones of images look at each frame
             of a clip, and at each slice of a volume along its first axis.
-        num_classes: Number of classes.
+        num_classes: Number of classes, at least 1; `create_backbone` builds without a head.
         head: Arguments of the head, ``type`` included if it is not to be the task's usual one.
         neck: Config of the neck. By default there is none, but before detectors an FPN, and in dense tasks
             SimplePyramid where all maps have one stride.
@@ -58,7 +59,7 @@ def create_model(
         the backbone is one of clips or volumes, and ``model.head.predict(outputs, metas)`` -> a prediction per sample.
 
     Raises:
-        ConfigError: An unknown name or key, or a task that is none of the backbone's.
+        ConfigError: An unknown name or key, or a task that is none of the backbone's, or no classes.
     """
     if task not in HEAD_OF_TASK:
         raise ConfigError(f"unknown task {task!r}.{suggestion(task, HEAD_OF_TASK)}")
@@ -68,6 +69,11 @@ def create_model(
     if task in ("classification", "video") and "token" in (accepted_keys(BACKBONES.get(backbone["type"])) or ()):
         backbone = {"token": True, **backbone}
     head = {"type": HEAD_OF_TASK[task], "num_classes": num_classes, **(head or {})}
+    if not isinstance(head["num_classes"], int) or head["num_classes"] < 1:
+        raise ConfigError(
+            f"num_classes must be at least 1, not {head['num_classes']!r}: for features without a head, "
+            f"densevit.create_backbone({name!r})"
+        )
     if task in AXES_OF_TASK:
         _check_axes(backbone, task)
     if AXES_OF_TASK.get(task) == 2 and neck is None:
@@ -93,7 +99,7 @@ def _check_axes(backbone: dict[str, Any], task: str) -> None:
 
 def _axes(backbone: dict[str, Any]) -> int:
     with torch.device("meta"):
-        return len(BACKBONES.build(backbone).divisor)
+        return len(build_backbone(backbone).divisor)
 
 
 def _usual_parts(backbone: dict[str, Any], head: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -103,7 +109,7 @@ def _usual_parts(backbone: dict[str, Any], head: str) -> tuple[dict[str, Any], d
     all of those are not read.
     """
     with torch.device("meta"):
-        net = BACKBONES.build(backbone)
+        net: Any = build_backbone(backbone)
     target: Any = HEADS.get(head)
     strides: tuple[int, ...] | None = getattr(target, "usual_strides", None)
     if len({spec.stride for spec in net.specs}) == 1:

@@ -235,10 +235,21 @@ def check_heads(architecture: str, dims: Sequence[int], num_heads: Sequence[int]
             )
 
 
+def check_channels(wanted: str, x: Tensor, in_channels: int) -> None:
+    """Raise `ConfigError` unless ``x`` has ``in_channels`` channels; ``wanted`` names it in the message."""
+    if x.shape[1] != in_channels:
+        raise ConfigError(
+            f"expected {wanted}, got {tuple(x.shape)}: the backbone is built for another number of channels. Set "
+            "model.backbone.in_channels, or in_channels of create_model, to that of the inputs: "
+            f"{x.shape[1]} if channels are their second axis"
+        )
+
+
 def check_images(x: Tensor, in_channels: int, min_size: int = 1) -> None:
     """Raise `ValueError` unless ``x`` is ``(N, in_channels, H, W)`` with sides of at least ``min_size``."""
-    if x.ndim != 4 or x.shape[1] != in_channels:
+    if x.ndim != 4:
         raise ValueError(f"expected images (N, {in_channels}, H, W), got {tuple(x.shape)}")
+    check_channels(f"images (N, {in_channels}, H, W)", x, in_channels)
     if min(x.shape[2:]) < min_size:
         raise ValueError(f"images must be at least {min_size} pixels high and wide, not {tuple(x.shape[2:])}")
 
@@ -251,8 +262,9 @@ def check_axes(architecture: str, axes: int) -> None:
 
 def check_volumes(x: Tensor, in_channels: int, min_size: int = 1) -> None:
     """Raise `ValueError` unless ``x`` is ``(N, in_channels, D, H, W)`` with sides of at least ``min_size``."""
-    if x.ndim != 5 or x.shape[1] != in_channels:
+    if x.ndim != 5:
         raise ValueError(f"expected volumes (N, {in_channels}, D, H, W), got {tuple(x.shape)}")
+    check_channels(f"volumes (N, {in_channels}, D, H, W)", x, in_channels)
     if min(x.shape[2:]) < min_size:
         raise ValueError(f"volumes must be at least {min_size} voxels along each axis, not {tuple(x.shape[2:])}")
 
@@ -264,8 +276,9 @@ def check_input(x: Tensor, in_channels: int, axes: int, min_size: int = 1) -> No
 
 def check_clips(x: Tensor, in_channels: int, min_size: int = 1) -> None:
     """Raise `ValueError` unless ``x`` is ``(N, in_channels, T, H, W)`` with frames, and sides of ``min_size``."""
-    if x.ndim != 5 or x.shape[1] != in_channels:
+    if x.ndim != 5:
         raise ValueError(f"expected clips (N, {in_channels}, T, H, W), got {tuple(x.shape)}")
+    check_channels(f"clips (N, {in_channels}, T, H, W)", x, in_channels)
     if x.shape[2] < 1:
         raise ValueError(f"a clip must have at least one frame, got {tuple(x.shape)}")
     if min(x.shape[3:]) < min_size:

@@ -15,9 +15,10 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from densevit.contract import build_backbone, checked_features, is_traced
 from densevit.errors import ConfigError
-from densevit.features import Backbone, FeatureSpec, Head, Losses, Neck, Specs
-from densevit.registry import BACKBONES, HEADS, MODELS, NECKS, accepted_keys, suggestion
+from densevit.features import Backbone, Features, FeatureSpec, Head, Losses, Neck, Specs
+from densevit.registry import HEADS, MODELS, NECKS, accepted_keys, suggestion
 from densevit.structures import Sample
 
 PRECISIONS = ("auto", "bf16", "fp32")
@@ -42,7 +43,15 @@ class DenseModel(BaseModel):
         compile: True, or options of `torch.compile`, compiles the backbone in training and evaluation; weights keep
             their names. The first size of inputs is compiled for itself, and when another one comes all others are
             compiled at once; ``dict(dynamic=False)`` compiles each size for itself.
+
+    Attributes:
+        backbone_seen: Whether a batch has shown that the backbone returns what it says.
+
+    Raises:
+        ConfigError: Parts that do not exist, or do not fit together.
     """
+
+    backbone_seen: bool = False
 
     def __init__(
         self,
@@ -57,7 +66,7 @@ class DenseModel(BaseModel):
     ) -> None:
         if precision not in PRECISIONS:
             raise ConfigError(f"model.precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
-        net: Backbone = BACKBONES.build(backbone)
+        net = build_backbone(backbone)
         super().__init__(
             MODELS.build({"type": "ImagePreprocessor", **(data_preprocessor or {})}, {"divisor": net.divisor})
         )
@@ -88,12 +97,20 @@ class DenseModel(BaseModel):
 
     def parts(self, x: Tensor) -> Any:
         """Return the raw outputs of the head in the precision that is set at the time; exported graphs hold this."""
-        features = self.backbone(x)
+        features = self._features(x)
         if self.neck is not None:
             features = features._replace(maps=self.neck(features.maps, x.shape[2:]))
         if self.head.reads_input:
             features = features._replace(maps=(x, *features.maps))
         return self.head(features)
+
+    def _features(self, x: Tensor) -> Features:
+        """Return the features of the backbone; those of the first batch are compared with what it says of itself."""
+        if is_traced() or self.backbone_seen:
+            return self.backbone(x)
+        features = checked_features(self.backbone, x)
+        self.backbone_seen = True
+        return features
 
     def forward(self, inputs: Tensor, samples: Sequence[Sample] = (), mode: str = "tensor") -> Any:
         """Return raw outputs for ``mode="tensor"`` and losses for ``mode="loss"``, mmengine's word for training."""

@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -125,6 +126,27 @@ def test_an_unknown_variant_gets_the_nearest_name() -> None:
         create_backbone("mvit_v2_s")
     with pytest.raises(ConfigError, match="'classification'"):
         create_model("mit_b0", "clasification")
+
+
+@pytest.mark.parametrize("options", [{"num_classes": 0}, {"num_classes": -1}, {"head": {"num_classes": 0}}])
+def test_a_model_without_classes_is_refused_and_the_way_to_a_backbone_named(options: dict[str, Any]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"num_classes must be at least 1, not .*densevit\.create_backbone\('mit_b0'\)"
+    ):
+        create_model("mit_b0", **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "space"), [("mit_b0", "classification", (64, 64)), ("unetr_vit_s16", "medical", (32, 32, 32))]
+)
+def test_inputs_of_other_channels_are_refused_with_the_key_to_set(name: str, task: str, space: tuple[int, ...]) -> None:
+    model = create_model(name, task, num_classes=2, in_channels=2)
+    with pytest.raises(
+        ConfigError, match=r"\(N, 2, .*got \(1, 1, .*model\.backbone\.in_channels.*create_model.*: 1 if"
+    ):
+        model(torch.zeros(1, 1, *space))
+    with pytest.raises(ConfigError, match=r"expected clips .* got \(1, 1, .*model\.backbone\.in_channels"):
+        create_backbone("timesformer_base", depth=1)(torch.zeros(1, 1, 2, 32, 32))
 
 
 def test_a_token_is_not_given_to_a_head_that_reads_maps() -> None:

@@ -22,6 +22,7 @@ ORDER = (
     "small_convs",
     "features",
     "registry",
+    "contract",
     "layers",
     "losses",
     "data",

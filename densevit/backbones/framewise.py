@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from densevit.backbones.plain import position_table
+from densevit.contract import build_backbone
 from densevit.errors import ConfigError
 from densevit.features import Backbone, Features, FeatureSpec, check_heads
 from densevit.layers import TransformerBlock, drop_path_rates, init_linear, resize_positions
@@ -157,9 +158,9 @@ def _build(backbone: Mapping[str, Any], out_indices: Sequence[int] | None, token
         options["out_indices"] = out_indices
     elif token and not has_token and "out_indices" in (known or ()):
         with torch.device("meta"):
-            last = BACKBONES.build(backbone).out_indices[-1]
-        options["out_indices"] = (last,)
-    return BACKBONES.build({**backbone, **options})
+            whole: Any = build_backbone(backbone)
+        options["out_indices"] = whole.out_indices[-1:]
+    return build_backbone({**backbone, **options})
 
 
 def _check(backbone: Mapping[str, Any], temporal: str, depth: int, num_frames: int) -> None:

@@ -54,7 +54,7 @@ def check_samples(
         raise ConfigError(f'data are checked by "sample" or "all", not by {mode!r}')
     contradicting: list[str] = []
     unreadable: list[str] = []
-    for test, count in [(dataset.read, len(dataset))] if mode == "all" else quick:
+    for test, count in [(dataset.read_checked, len(dataset))] if mode == "all" else quick:
         found = find_problems(test, evenly(len(dataset), count))
         contradicting += found[0]
         unreadable += found[1]

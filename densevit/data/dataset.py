@@ -25,7 +25,7 @@ from densevit.data.worker_notes import WorkerNotes
 from densevit.errors import ConfigError, DataError
 from densevit.registry import TRANSFORMS, Registry
 from densevit.seeding import mix_seed
-from densevit.structures import Meta, Sample, space_of
+from densevit.structures import ClassTarget, Meta, Sample, space_of
 
 
 class SampleKey(NamedTuple):
@@ -86,16 +86,18 @@ class DenseDataset(Dataset[Sample | None], ABC):
         """Return the files that sample ``index`` is read from, that of the input first, and its mask for instance."""
         return (self.path(index),)
 
-    @abstractmethod
     def check(self, mode: str) -> None:
-        """Compare the data with the config before a run.
+        """Compare the data with the config before a run: here, with ``mode="all"``, read every sample.
 
         Args:
-            mode: "sample" reads headers and a few labels; "all" decodes every file.
+            mode: "sample" is quick: headers and a few labels, where a subclass says how; "all" decodes every file.
 
         Raises:
             DataError: Files are unreadable or contradict the config; all of them are named, up to 20.
         """
+        from densevit.data.checks import check_samples  # which imports this module
+
+        check_samples(self, mode, type(self).__name__, [])
 
     @classmethod
     def reader(cls, options: Mapping[str, Any]) -> Callable[[str | Path], Tensor]:
@@ -154,7 +156,29 @@ class DenseDataset(Dataset[Sample | None], ABC):
     def _load(self, index: int) -> tuple[Tensor, Any, str]:
         if self.notes is not None:
             self.notes.begin(index)
-        return self.load(index)
+        return self._with_known_label(self.load(index))
+
+    def read_checked(self, index: int) -> tuple[Tensor, Any, str]:
+        """Return what `read` gives.
+
+        Raises:
+            DataError: As `read` does, and where the label of a classifier is none of its classes.
+        """
+        return self._with_known_label(self.read(index))
+
+    def _with_known_label(self, found: tuple[Tensor, Any, str]) -> tuple[Tensor, Any, str]:
+        """Return a sample as it is; a loss would find a false label too, but not say in which file."""
+        _, target, path = found
+        if (
+            isinstance(target, ClassTarget) and getattr(target.label, "ndim", 0) == 0
+        ):  # it has shares of classes otherwise
+            label, count = int(target.label), len(self.classes)
+            if not 0 <= label < count:
+                raise DataError(
+                    f"{path}: label {label} is none of the {count} classes, which are numbered 0..{count - 1}: "
+                    "correct the label, or complete the classes"
+                )
+        return found
 
     def _load_or_replace(self, start: int) -> tuple[Tensor, Any, str] | None:
         if self.quarantine is None:

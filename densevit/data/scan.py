@@ -190,7 +190,7 @@ def _read_all(dataset: DenseDataset, pipe: Connection) -> None:
 def _read(dataset: DenseDataset, index: int) -> Found:
     try:
         with private_rng(mix_seed(0, index)):  # which frames of a video, say
-            image, target, _ = dataset.read(index)
+            image, target, _ = dataset.read_checked(index)
     except DataError as error:
         return Found(index, str(error))
     except Exception as error:  # one that a reader does not know of is still of this file

@@ -10,13 +10,13 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
+from densevit.contract import build_backbone
 from densevit.data.batch import collate_batch
 from densevit.engine.checkpoint import find_fault
 from densevit.engine.environment import choose_device
 from densevit.engine.loader import one_thread
 from densevit.errors import CheckpointError, ConfigError
-from densevit.features import Backbone
-from densevit.registry import BACKBONES, DATASETS, MODELS
+from densevit.registry import DATASETS, MODELS
 from densevit.structures import Sample
 from densevit.weights import load_weights
 
@@ -42,7 +42,7 @@ class FeatureExtractor:
         if (fault := find_fault(Path(checkpoint))) is not None:
             raise CheckpointError(f"{checkpoint} {fault}")
         self.device = choose_device(device)
-        self.backbone: Backbone = BACKBONES.build(cfg.model.backbone)
+        self.backbone = build_backbone(cfg.model.backbone)
         load_weights(self.backbone, checkpoint)
         options = {"type": "ImagePreprocessor", **(cfg.model.get("data_preprocessor") or {})}
         self.preprocessor: nn.Module = MODELS.build(options, {"divisor": self.backbone.divisor}).to(self.device)

@@ -17,7 +17,7 @@ from densevit.data.dataset import DenseDataset, SampleKey, collate
 from densevit.data.quarantine import Quarantine
 from densevit.data.transforms import build_transforms
 from densevit.errors import ConfigError, DataError
-from densevit.structures import Sample
+from densevit.structures import ClassTarget, Sample
 
 
 @dataclass(frozen=True)
@@ -257,3 +257,44 @@ def test_a_defect_of_a_transform_of_the_user_keeps_its_traceback() -> None:
     with pytest.raises(ValueError, match="a defect") as error:
         numbers[1]
     assert type(error.value) is ValueError
+
+
+class Labelled(Numbers):
+    """Images of the class that their index says, of two; it says nothing of how to check them."""
+
+    check = DenseDataset.check
+
+    def read(self, index: int) -> tuple[Tensor, Any, str]:
+        image, _, path = super().read(index)
+        return image, ClassTarget(torch.tensor(index - 1)), path
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_label_that_is_no_class_is_named_with_its_file_where_it_is_read(workers: int) -> None:
+    fits = load(Labelled(4), [SampleKey(1), SampleKey(2)], workers)
+    assert [int(sample.target.label) for sample in fits] == [0, 1]
+    for index, label in ((0, -1), (3, 2)):
+        with pytest.raises(DataError, match=rf"numbers/{index}: label {label} is none of the 2 classes.*0\.\.1"):
+            load(Labelled(4), [SampleKey(index)], workers)
+
+
+def test_shares_of_classes_are_no_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = ClassTarget(torch.tensor([0.2, 0.8]))
+    monkeypatch.setattr(Labelled, "read", lambda self, index: (torch.zeros(3, 9, 9), shares, "a"))
+    monkeypatch.setattr(Labelled, "transform", lambda self, image, target, path, size: target)
+    assert Labelled(1)[0] is shares
+
+
+def test_a_dataset_that_does_not_say_how_to_check_it_is_read_where_all_of_it_is_checked() -> None:
+    dataset = Labelled(4, bad=(1,))
+    dataset.check("sample")
+    with pytest.raises(DataError, match=r"3 problems in Labelled:") as error:
+        dataset.check("all")
+    for line in ("numbers/0: label -1", "numbers/1: broken", "numbers/3: label 2"):
+        assert line in str(error.value)
+    with pytest.raises(ConfigError, match="by 'most'"):
+        dataset.check("most")
+
+
+def test_a_dataset_needs_length_path_and_read_only() -> None:
+    assert DenseDataset.__abstractmethods__ == {"__len__", "path", "read"}

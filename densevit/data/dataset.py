@@ -169,9 +169,8 @@ class DenseDataset(Dataset[Sample | None], ABC):
     def _with_known_label(self, found: tuple[Tensor, Any, str]) -> tuple[Tensor, Any, str]:
         """Return a sample as it is; a loss would find a false label too, but not say in which file."""
         _, target, path = found
-        if (
-            isinstance(target, ClassTarget) and getattr(target.label, "ndim", 0) == 0
-        ):  # it has shares of classes otherwise
+        # A label with an axis holds shares of all classes.
+        if isinstance(target, ClassTarget) and getattr(target.label, "ndim", 0) == 0:
             label, count = int(target.label), len(self.classes)
             if not 0 <= label < count:
                 raise DataError(

@@ -20,7 +20,7 @@ from mmengine import dist
 from torch.utils.data import DataLoader
 
 from densevit.data.worker_notes import Note, WorkerNotes
-from densevit.engine.manifest import newest_first
+from densevit.engine.manifest import newest
 from densevit.errors import DataError, DensevitError, OutputError, ProcessError
 
 WORKER_RAISED = re.compile(r"Caught \w+ in DataLoader worker process \d+\.\n")
@@ -63,7 +63,7 @@ def explained(runner: Any) -> Iterator[None]:
             end_workers(loaders.values())
         if explanation is None:
             raise
-        saved = next(iter(newest_first(Path(runner.work_dir))), None)
+        saved = newest(Path(runner.work_dir))
         if saved and "train_dataloader" in loaders and not isinstance(error, DensevitError):
             explanation = type(explanation)(f"{explanation}. {saved} is saved, go on with --resume")
         raise explanation from error

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from densevit.engine.bad_samples import BadSamplesHook
 from densevit.engine.checkpoint_hook import CheckpointHook
-from densevit.engine.manifest import newest_first
+from densevit.engine.manifest import newest
 from densevit.engine.progress import ProgressHook
 from densevit.engine.report import ReportHook
 from densevit.engine.sharding import ShardingHook
@@ -78,7 +78,7 @@ class NonFiniteLossHook(Hook):
             )
 
     def _way_out(self, runner: Any) -> str:
-        saved = next(iter(newest_first(Path(runner.work_dir))), None)
+        saved = newest(Path(runner.work_dir))
         return (
             f"Batch: {self.files}. Look at these samples; lower the learning rate or lengthen the warm-up; "
             "try --no-amp. " + (f"{saved} is from before: go on with --resume" if saved else "Nothing is saved yet")

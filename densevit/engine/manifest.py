@@ -52,6 +52,11 @@ def newest_first(folder: Path) -> list[Path]:
     return [folder / name for name in names if (folder / name).exists()]
 
 
+def newest(folder: Path) -> Path | None:
+    """Return the first of these, if there is one."""
+    return next(iter(newest_first(folder)), None)
+
+
 def holds_checkpoints(folder: Path) -> bool:
     """Say whether a run has left checkpoints in ``folder``, or entries of some."""
     return bool(read_manifest(folder) or _checkpoints(folder))
@@ -98,7 +103,7 @@ def naming_what_is_kept(path: Path) -> Iterator[None]:
 
 def unwritable(path: Path, error: OSError) -> CheckpointError:
     """Return the error that says that a checkpoint cannot be written, and which one there is."""
-    kept = next(iter(newest_first(path.parent)), None)
+    kept = newest(path.parent)
     return CheckpointError(
         f"cannot write {path}: {error.strerror}. Make room or choose another --work-dir, then go on with --resume "
         + (f"from {kept}, which is intact" if kept else "(no earlier checkpoint exists)")

@@ -5,10 +5,11 @@ from typing import Any
 
 from torch import nn
 
+from densevit.contract import build_backbone
 from densevit.engine.config import load_config
 from densevit.engine.config_bases import configs
 from densevit.features import Backbone
-from densevit.registry import BACKBONES, MODELS
+from densevit.registry import MODELS
 
 
 def named_model(name: str) -> tuple[nn.Module, Backbone]:
@@ -21,7 +22,7 @@ def named_model(name: str) -> tuple[nn.Module, Backbone]:
         ConfigError: It is none of these.
     """
     if not name.endswith(".py") and name not in configs() and not Path(name).with_suffix(".py").is_file():
-        backbone: Backbone = BACKBONES.build({"type": name})
+        backbone = build_backbone({"type": name})
         return backbone, backbone
     options = load_config(name).model
     model: Any = MODELS.build({key: value for key, value in options.items() if key != "weights"})

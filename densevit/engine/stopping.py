@@ -21,7 +21,7 @@ import torch
 from mmengine import dist
 from torch.distributed.distributed_c10d import _get_default_store
 
-from densevit.engine.manifest import newest_first
+from densevit.engine.manifest import newest
 from densevit.errors import StoppedError
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -172,7 +172,7 @@ def stoppable(runner: Any, training: bool) -> Iterator[None]:
             message = f"{stop}: start again"
             if training:
                 runner.call_hook("before_stop")
-                saved = next(iter(newest_first(Path(runner.work_dir))), None)
+                saved = newest(Path(runner.work_dir))
                 message = f"{stop} at step {runner.iter}: " + (
                     f"{saved} is saved, go on with --resume" if saved else "nothing is saved, start again"
                 )

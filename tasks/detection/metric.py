@@ -41,7 +41,7 @@ class CocoMetric(BaseMetric):
     """
 
     score_name = "F1"  # of batch_scores
-    rising = tuple(f"{iou_type}_{name}" for iou_type in ("bbox", "segm") for name in RETURNED)
+    rising = tuple(f"{iou_type}_{name}" for iou_type in IOU_TYPES for name in RETURNED)
     default_prefix = "detection"  # quiets mmengine, which wants one; `evaluate` names the results without it
 
     def __init__(self, max_per_image: int = 100, iou_types: Sequence[str] | None = None) -> None:
